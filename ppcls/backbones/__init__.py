@@ -1,0 +1,1 @@
+"""Networks, one file a family. Importing a family's module registers its variants."""
