@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to ``width``, at least ``divisor``, never below 0.9 ``width``.
+    """The multiple of ``divisor`` nearest to ``width``, at least ``divisor`` and 0.9 ``width``.
 
     The rounding rule of the MobileNet papers' reference code, kept because the published
     weights of every width depend on it.

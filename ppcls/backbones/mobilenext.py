@@ -228,5 +228,3 @@ class MobileNeXt(Backbone):
 def _initialise_linear(linear: nn.Linear) -> None:
     nn.initializer.Normal(0.0, 0.01)(linear.weight)
     nn.initializer.Constant(0.0)(linear.bias)
-
-

@@ -1,0 +1,318 @@
+"""The ``ppcls`` command; ``tools/*.py`` are its subcommands as scripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ppcls import __version__
+from ppcls.errors import PPClsError, UsageError
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0 (done), 1 (failed), 2 (wrong usage), 130 or 143 (stopped)."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        return options.run(options)
+    except PPClsError as error:
+        _report(error, options)
+        return error.exit_code
+    except (KeyboardInterrupt, Terminated) as stop:
+        name, code = (
+            ("SIGTERM", TERMINATED) if isinstance(stop, Terminated) else ("Ctrl-C", INTERRUPTED)
+        )
+        sys.stderr.write(f"\nstopped by {name}; {_where_to_resume(options)}\n")
+        return code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, and Python would complain of it
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _record_failure(error, options)
+        return 1
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = _load(options)
+    from ppcls.engine.trainer import Trainer
+
+    Trainer(config).fit()
+    return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    config = _load(options)
+    from ppcls.engine.evaluator import Evaluator
+
+    Evaluator(config, options.allow_random).run()
+    return 0
+
+
+def _infer(options: argparse.Namespace) -> int:
+    source, images = _infer_source(options)
+    from ppcls.engine.predictor import Predictor
+
+    failed = False
+    for answers in Predictor(source, options.allow_random).batches(images):
+        failed |= any("error" in answer for answer in answers)
+        lines = map(json.dumps, answers) if options.format == "json" else [str(answers)]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    return int(failed)
+
+
+def _infer_source(options: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The configuration or exported folder to predict with, and the pictures."""
+    folder, images = options.model, options.images
+    if options.config:
+        config = _load(options)
+        folder = folder or (config.Infer.model_dir if config.Infer else None)
+        if not images and config.Infer and config.Infer.infer_imgs:
+            images = [config.Infer.infer_imgs]
+        source: Any = folder or config
+    else:
+        given = _infer_overrides(options.override)
+        source = folder or given.get("model_dir")
+        images = images or [given[key] for key in ("infer_imgs",) if key in given]
+        if not source:
+            raise UsageError(
+                "expected a configuration (-c FILE) or an exported model (--model FOLDER)"
+            )
+    if not images:
+        raise UsageError("expected pictures: as arguments, or by -o Infer.infer_imgs=PATH")
+    return source, images
+
+
+def _infer_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """``Infer.model_dir`` and ``Infer.infer_imgs``, the only keys that make sense without -c."""
+    given = {}
+    for override in overrides:
+        path, _, value = override.partition("=")
+        if path not in ("Infer.model_dir", "Infer.infer_imgs"):
+            message = "without -c, -o sets Infer.model_dir and Infer.infer_imgs only"
+            raise UsageError(f"{message}, received '{override}'")
+        given[path.partition(".")[2]] = value
+    return given
+
+
+def _export(options: argparse.Namespace) -> int:
+    config = _load(options)
+    from ppcls.engine.exporter import export_model
+
+    export_model(config, options.allow_random)
+    return 0
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    sys.stdout.write(_load(options).to_yaml(origins=not options.plain))
+    return 0
+
+
+def _config_check(options: argparse.Namespace) -> int:
+    from ppcls.config import ConfigError, load_config
+
+    code = 0
+    for path in options.files:
+        try:
+            config = load_config(path, options.override)
+        except ConfigError as error:
+            _report(error, options)
+            code = error.exit_code
+        else:
+            for warning in config.warnings:
+                sys.stderr.write(f"{warning}\n")
+            sys.stdout.write(f"{path}: ok\n")
+    return code
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from ppcls.config import load_config
+    from ppcls.engine.device import require_paddle
+
+    require_paddle()
+    return load_config(options.config, options.override)
+
+
+# Errors ------------------------------------------------------------------------------------------
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _report(error: PPClsError, options: argparse.Namespace) -> None:
+    """A configuration's mistakes a line each, as ``file:line: path: message``; others in a line."""
+    from ppcls.config import ConfigError
+
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
+        sys.stderr.write(f"{error}\n{mistakes} in the configuration; nothing was started\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+    _record_failure(error, options)
+
+
+def _record_failure(error: BaseException, options: argparse.Namespace) -> None:
+    """Tells the launcher's console which of several processes failed."""
+    from ppcls.engine.distributed import World
+    from ppcls.engine.failure import report_failure
+
+    world = World.from_environment()
+    if world.size > 1:
+        report_failure(error, world, _run_folder(options))
+
+
+def _run_folder(options: argparse.Namespace) -> Path | None:
+    from ppcls.config import ConfigError, load_config
+
+    try:
+        config = load_config(options.config, options.override)
+    except (ConfigError, AttributeError, TypeError):
+        return None
+    return Path(config.Global.output_dir) / config.Arch.name
+
+
+def _where_to_resume(options: argparse.Namespace) -> str:
+    folder = _run_folder(options) if options.run is _train else None
+    if folder is None or not (folder / "latest").is_dir():
+        return "nothing was saved"
+    return f"go on with -o Global.checkpoints={folder / 'latest'}"
+
+
+# The command line --------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ppcls", description="Image classification on PaddlePaddle, driven by YAML."
+    )
+    parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(
+        commands,
+        "train",
+        _train,
+        "train a network",
+        "ppcls train -c configs/quick_start/MobileNeXt_mnist.yaml -o Global.epochs=3",
+    )
+    command = _add(
+        commands,
+        "eval",
+        _eval,
+        "evaluate weights",
+        "ppcls eval -c configs/quick_start/MobileNeXt_mnist.yaml "
+        "-o Global.pretrained_model=output/MobileNeXt_x0_35/best_model",
+    )
+    _add_allow_random(command)
+    command = _add(
+        commands,
+        "infer",
+        _infer,
+        "predict classes of pictures",
+        "ppcls infer --model inference photo.jpeg folder_of_photos/",
+        config_required=False,
+    )
+    command.add_argument("--model", metavar="FOLDER", help="an exported folder to predict with")
+    command.add_argument(
+        "--format",
+        choices=("python", "json"),
+        default="python",
+        help="python: one list a batch (default); json: one object a line",
+    )
+    command.add_argument("images", nargs="*", metavar="IMAGE", help="pictures, or folders of them")
+    _add_allow_random(command)
+    command = _add(
+        commands,
+        "export",
+        _export,
+        "write a folder to deploy",
+        "ppcls export -c configs/quick_start/MobileNeXt_mnist.yaml "
+        "-o Global.pretrained_model=output/MobileNeXt_x0_35/best_model",
+    )
+    _add_allow_random(command)
+    _add_config_commands(commands)
+    return parser
+
+
+def _add_config_commands(commands: Any) -> None:
+    parser = commands.add_parser("config", help="show or check configurations")
+    subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = subcommands.add_parser(
+        "show",
+        help="print the resolved configuration with the origin of each value",
+        epilog="example: ppcls config show configs/ImageNet/MobileNeXt/MobileNeXt_100.yaml",
+    )
+    show.add_argument("config", metavar="FILE")
+    show.add_argument("--plain", action="store_true", help="without origins, to be run again")
+    show.set_defaults(run=_config_show)
+    check = subcommands.add_parser(
+        "check",
+        help="check configurations without running them",
+        epilog="example: ppcls config check configs/*/*.yaml",
+    )
+    check.add_argument("files", nargs="+", metavar="FILE")
+    check.set_defaults(run=_config_check)
+    for command in (show, check):
+        _add_override(command)
+
+
+def _add(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help: str,
+    example: str,
+    config_required: bool = True,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"example: {example}",
+    )
+    parser.add_argument(
+        "-c", "--config", required=config_required, metavar="FILE", help="a YAML file"
+    )
+    _add_override(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_override(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a value of the configuration; may be repeated",
+    )
+
+
+def _add_allow_random(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-random", action="store_true", help="accept a network without weights"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""YAML -> a checked configuration, with inheritance, overrides, and errors that name the line.
+
+config = load_config("configs/quick_start/MobileNeXt_mnist.yaml", ["Global.epochs=3"])
+config.Global.epochs, config.Arch.name, config.DataLoader.Train.sampler.arguments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppcls.config.check import Checker
+from ppcls.config.compose import compose
+from ppcls.config.problems import ConfigError, Origin, Problem
+from ppcls.config.render import render
+from ppcls.config.schema import ConfigSchema
+from ppcls.config.source import Node
+
+__all__ = ["Config", "ConfigError", "Origin", "Problem", "load_config"]
+
+
+@dataclass
+class Config(ConfigSchema):
+    """A checked configuration; the sections are those of ``ConfigSchema``.
+
+    Attributes:
+        path: the file it was read from.
+        tree: all values, defaults included, with their origins.
+        warnings: keys that were accepted without having a meaning here.
+    """
+
+    path: str = ""
+    tree: Node | None = None
+    warnings: Sequence[str] = ()
+
+    def require(self, *paths: str, purpose: str) -> None:
+        """Raises ConfigError for each of the sections (dotted paths) that is missing."""
+        problems = [
+            Problem(Origin(self.path), path, f"is missing; {purpose} needs it")
+            for path in paths
+            if self._missing(path)
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    def problem(self, path: str, message: str) -> ConfigError:
+        """A ConfigError that points at the line of the value at ``path``."""
+        node = self.tree or Node({}, Origin(self.path))
+        origin = node.origin
+        for key in path.split("."):
+            if not isinstance(node.value, dict) or key not in node.value:
+                break
+            node = node.value[key]
+            origin = node.origin
+        return ConfigError([Problem(origin, path, message)])
+
+    def to_yaml(self, origins: bool = False) -> str:
+        """The resolved configuration, defaults included; it can be run again."""
+        return render(self.tree, origins) if self.tree else ""
+
+    def _missing(self, path: str) -> bool:
+        value: Any = self
+        for key in path.split("."):
+            value = getattr(value, key, None)
+        return value is None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads, composes and checks a configuration.
+
+    Args:
+        path: a YAML file.
+        overrides: ``dotted.path=value`` with the value in YAML, as after ``-o``.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    tree = compose(path, overrides)
+    checker = Checker()
+    sections = checker.section(ConfigSchema, tree)
+    checker.probe(_context(tree))
+    if checker.problems:
+        raise ConfigError(checker.problems)
+    values = {f: getattr(sections, f) for f in ConfigSchema.__dataclass_fields__}
+    return Config(**values, path=str(path), tree=tree, warnings=tuple(checker.warnings))
+
+
+def _context(tree: Node) -> dict[str, Any]:
+    """The facts about the run that components are checked against; what is wrong is left out."""
+    plain = tree.plain()
+    context: dict[str, Any] = {"steps_per_epoch": 1}
+    for key, section, name in (("epochs", "Global", "epochs"), ("class_num", "Arch", "class_num")):
+        values = plain.get(section)
+        value = values.get(name) if isinstance(values, dict) else None
+        context[key] = value if type(value) is int and value > 0 else 10**9
+    return context

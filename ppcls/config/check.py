@@ -1,0 +1,284 @@
+"""Checks a tree against the sections and against the signatures of the components it names.
+
+One rule serves both: a map's keys are the parameters of a callable with an annotated signature (a
+section's dataclass or a component's builder). Every mistake is collected, none stops the check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ppcls.config import types
+from ppcls.config.problems import DEFAULT, Origin, Problem
+from ppcls.config.schema import NO_MEANING, NOT_YET
+from ppcls.config.source import Node, from_plain
+from ppcls.errors import ArgumentError, PPClsError, UnknownName, suggestion
+from ppcls.registry import REQUIRED, Argument, Entry, Many, One, Registry, Spec
+
+NAME = "name"
+
+
+class _Invalid(Exception):
+    """The value was wrong and is reported already."""
+
+
+class Checker:
+    """Turns a tree into sections and specs; fills in defaults; collects problems and warnings."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self._to_probe: list[tuple[Spec, Node, str]] = []
+
+    def section(self, cls: type, node: Node, path: str = "") -> Any | None:
+        """An instance of the dataclass ``cls``, or None if a problem was found in it."""
+        hints = types.hints(cls)
+        arguments = {
+            f.name: Argument(f.name, hints[f.name], _field_default(f))
+            for f in dataclasses.fields(cls)
+        }
+        try:
+            values = self._call(arguments, self._map(node, path), node, path)
+            return cls(**values)
+        except ArgumentError as error:
+            self._report_argument(error, node, path)
+        except _Invalid:
+            pass
+        return None
+
+    def probe(self, context: Mapping[str, Any]) -> None:
+        """Builds each cheap component once, so that its constructor checks its arguments."""
+        for spec, node, path in self._to_probe:
+            try:
+                spec.build(**context)
+            except ArgumentError as error:
+                self._report_argument(error, node, path)
+            except PPClsError as error:
+                self._report(node.origin, path, str(error))
+
+    # A map of arguments ------------------------------------------------------------------------
+
+    def _call(
+        self, arguments: Mapping[str, Argument], given: dict[str, Node], node: Node, path: str
+    ) -> dict[str, Any]:
+        """Values for all ``arguments``; raises _Invalid after reporting every problem."""
+        complete = True
+        values: dict[str, Any] = {}
+        guessed: set[str] = set()
+        for key in [key for key in given if key not in arguments]:
+            complete &= self._unknown(key, given, arguments, path, guessed)
+        for name, argument in arguments.items():
+            try:
+                values[name] = self._argument(argument, given, node, path, guessed)
+            except _Invalid:
+                complete = False
+        if not complete:
+            raise _Invalid
+        return values
+
+    def _argument(
+        self,
+        argument: Argument,
+        given: dict[str, Node],
+        node: Node,
+        path: str,
+        guessed: set[str],
+    ) -> Any:
+        at = _join(path, argument.name)
+        if argument.name in given:
+            return self._value(argument.annotation, given[argument.name], at)
+        if argument.default is REQUIRED:
+            if argument.name not in guessed:
+                expected = _describe(argument.annotation)
+                self._report(node.origin, at, f"is missing; expected {expected}")
+            raise _Invalid
+        if not dataclasses.is_dataclass(argument.default):
+            if argument.default is not None or not _is_structure(argument.annotation):
+                given[argument.name] = from_plain(argument.default)
+            return argument.default
+        given[argument.name] = Node({}, DEFAULT)
+        return self.section(type(argument.default), given[argument.name], at)
+
+    def _unknown(
+        self,
+        key: str,
+        given: dict[str, Node],
+        arguments: Iterable[str],
+        path: str,
+        guessed: set[str],
+    ) -> bool:
+        """Handles a key without a parameter; returns whether it can be passed over."""
+        at = _join(path, key)
+        node = given[key]
+        for pattern, reason in NO_MEANING.items():
+            if fnmatchcase(at, pattern):
+                self.warnings.append(f"{node.origin}: {at}: has no meaning here: {reason}")
+                del given[key]
+                return True
+        for pattern, admitted in NOT_YET.items():
+            if fnmatchcase(at, pattern):
+                if node.plain() in admitted:
+                    del given[key]
+                    return True
+                message = f"is not supported by this version; only {admitted[0]!r} is"
+                self._report(node.origin, at, message)
+                return False
+        hint = suggestion(key, arguments)
+        guessed.update(name for name in arguments if f"'{name}'" in hint)
+        self._report(node.origin, at, f"unknown key{hint}")
+        return False
+
+    # One value -----------------------------------------------------------------------------------
+
+    def _value(self, annotation: Any, node: Node, path: str) -> Any:
+        base, metadata = types.split(annotation)
+        members = types.alternatives(base)
+        if node.value is None and type(None) in members:
+            return None
+        for marker in metadata:
+            if isinstance(marker, One):
+                return self._one(marker, node, path)
+            if isinstance(marker, Many):
+                return self._many(marker, node, path)
+        for member in members:
+            if dataclasses.is_dataclass(member):
+                value = self.section(member, node, path)
+                if value is None:
+                    raise _Invalid
+                return value
+        return self._leaf(annotation, node, path)
+
+    def _leaf(self, annotation: Any, node: Node, path: str) -> Any:
+        item = types.item_annotation(annotation)
+        try:
+            if isinstance(node.value, list) and item is not None:
+                checked = [self._leaf(item, n, f"{path}.{i}") for i, n in enumerate(node.value)]
+                return types.convert(checked, annotation)
+            value = types.convert(node.plain(), annotation)
+        except ValueError as error:
+            self._report(node.origin, path, str(error))
+            raise _Invalid from None
+        node.value = from_plain(value, node.origin).value
+        return value
+
+    def _one(self, marker: One, node: Node, path: str) -> Spec:
+        given = self._map(node, path)
+        name_node = given.get(NAME)
+        if name_node is None:
+            near = [key for key in given if "'name'" in suggestion(key, [NAME])]
+            for key in near:
+                self._report(
+                    given[key].origin, _join(path, key), "unknown key; did you mean 'name'?"
+                )
+            if not near:
+                kind = marker.registry.kind
+                self._report(
+                    node.origin, _join(path, NAME), f"is missing; expected a {kind}'s name"
+                )
+            raise _Invalid
+        entry = self._entry(marker.registry, name_node, _join(path, NAME))
+        arguments = {NAME: Argument(NAME, str), **entry.arguments()}
+        arguments |= {argument.name: argument for argument in marker.also}
+        values = self._call(arguments, given, node, path)
+        extra = {argument.name: values.pop(argument.name) for argument in marker.also}
+        return self._spec(marker.registry, values.pop(NAME), values, node, path, extra)
+
+    def _many(self, marker: Many, node: Node, path: str) -> list[Spec]:
+        if not isinstance(node.value, list):
+            message = f"expected a list of {marker.registry.kind}s, '- Name: {{argument: value}}'"
+            self._report(node.origin, path, f"{message}, received {node.plain()!r}")
+            raise _Invalid
+        specs, complete = [], True
+        for i, item in enumerate(node.value):
+            try:
+                specs.append(self._item(marker.registry, item, f"{path}.{i}"))
+            except _Invalid:
+                complete = False
+        if not complete:
+            raise _Invalid
+        return specs
+
+    def _item(self, registry: Registry[Any], node: Node, path: str) -> Spec:
+        if isinstance(node.value, str):  # `- ToCHWImage`
+            node.value = {node.value: Node(None, node.origin)}
+        if not isinstance(node.value, dict) or len(node.value) != 1:
+            message = f"expected one {registry.kind}, 'Name: {{argument: value}}'"
+            self._report(node.origin, path, f"{message}, received {node.plain()!r}")
+            raise _Invalid
+        [(name, given)] = node.value.items()
+        at = _join(path, name)
+        entry = self._entry(registry, Node(name, given.origin), at)
+        if given.value is None:
+            given.value = {}
+        values = self._call(entry.arguments(), self._map(given, at), given, at)
+        return self._spec(registry, name, values, given, at)
+
+    def _entry(self, registry: Registry[Any], name: Node, path: str) -> Entry:
+        try:
+            return registry.entry(types.convert(name.plain(), str))
+        except (UnknownName, ValueError) as error:
+            self._report(name.origin, path, str(error))
+            raise _Invalid from None
+
+    def _spec(
+        self,
+        registry: Registry[Any],
+        name: str,
+        values: dict[str, Any],
+        node: Node,
+        path: str,
+        extra: dict[str, Any] | None = None,
+    ) -> Spec:
+        spec = Spec(registry, name, values, extra or {})
+        if registry.probe:
+            self._to_probe.append((spec, node, path))
+        return spec
+
+    def _map(self, node: Node, path: str) -> dict[str, Node]:
+        if isinstance(node.value, dict):
+            return node.value
+        self._report(node.origin, path, f"expected a map of keys, received {node.plain()!r}")
+        raise _Invalid
+
+    # Reports -------------------------------------------------------------------------------------
+
+    def _report(self, origin: Origin, path: str, message: str) -> None:
+        self.problems.append(Problem(origin, path, message))
+
+    def _report_argument(self, error: ArgumentError, node: Node, path: str) -> None:
+        """An argument's own line if it was given, else the line of its component."""
+        given = node.value.get(error.argument) if isinstance(node.value, dict) else None
+        origin = given.origin if given and given.origin != DEFAULT else node.origin
+        self._report(origin, _join(path, error.argument), str(error))
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _describe(annotation: Any) -> str:
+    for marker in types.split(annotation)[1]:
+        if isinstance(marker, One):
+            return f"a {marker.registry.kind}, {{name: ..., argument: value}}"
+        if isinstance(marker, Many):
+            return f"a list of {marker.registry.kind}s, '- Name: {{argument: value}}'"
+    return "a section" if _is_structure(annotation) else types.describe(annotation)
+
+
+def _is_structure(annotation: Any) -> bool:
+    """Whether the value is a section or made of components, rather than plain data."""
+    base, metadata = types.split(annotation)
+    return any(isinstance(marker, (One, Many)) for marker in metadata) or any(
+        dataclasses.is_dataclass(member) for member in types.alternatives(base)
+    )
+
+
+def _field_default(f: dataclasses.Field[Any]) -> Any:
+    if f.default is not dataclasses.MISSING:
+        return f.default
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return REQUIRED

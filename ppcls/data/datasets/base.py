@@ -1,0 +1,158 @@
+"""What the data sets share: a compact table of files and labels, and reading one sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ppcls.data.pipeline import Pipeline, layout
+from ppcls.data.transforms.base import Transform
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.normalize import ToCHWImage
+from ppcls.errors import ArgumentError, DataError
+
+Mode = Literal["Train", "Eval"]
+OnError = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The samples of a data set.
+
+    The paths are one block of bytes: a list of 1.3 million texts would be copied page by page
+    into every reader process, because counting references writes to each of them.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        paths: all paths, one behind the other.
+        ends: int64 [N], where each path ends in ``paths``.
+        labels: int64 [N].
+        class_names: name of each class, if the data set knows them.
+        list_name: name of the list file, if there is one.
+        lines: int64 [N], line of each sample in the list file, counted from 1.
+    """
+
+    root: str
+    paths: bytes
+    ends: np.ndarray
+    labels: np.ndarray
+    class_names: list[str] | None = None
+    list_name: str | None = None
+    lines: np.ndarray | None = None
+
+    def path(self, index: int) -> str:
+        """Where sample ``index`` is."""
+        start = int(self.ends[index - 1]) if index else 0
+        relative = self.paths[start : int(self.ends[index])]
+        return os.fsdecode(os.path.join(os.fsencode(self.root), relative))  # noqa: PTH118 (bytes)
+
+
+def joined(paths: Sequence[bytes]) -> tuple[bytes, np.ndarray]:
+    """The ``paths`` and ``ends`` of a table."""
+    lengths = np.fromiter(map(len, paths), np.int64, len(paths))
+    return b"".join(paths), np.cumsum(lengths)
+
+
+class PictureDataset:
+    """Labelled pictures in files.
+
+    Args:
+        table: the samples.
+        transform_ops: what happens to each picture; None decodes only. ToCHWImage is added if
+            the list ends in [height, width, 3], as published lists do.
+        on_error: what a picture that cannot be read does to the run; the loader obeys it.
+        max_bad_ratio: largest part of an epoch's pictures that ``skip`` tolerates.
+
+    Attributes:
+        pipeline: the transforms, split into the per-picture and the per-batch stage.
+        labels: int64 [N].
+        class_names: names in the order of the labels, or None.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        transform_ops: Sequence[Transform] | None,
+        on_error: OnError = "stop",
+        max_bad_ratio: float = 0.01,
+    ):
+        if on_error not in ("stop", "skip"):
+            raise ArgumentError("on_error", f"expected 'stop' or 'skip', received {on_error!r}")
+        if not 0 <= max_bad_ratio <= 1:
+            raise ArgumentError(
+                "max_bad_ratio", f"expected a number from 0 to 1, received {max_bad_ratio!r}"
+            )
+        self.pipeline = Pipeline(_completed(transform_ops))
+        self.labels = table.labels
+        self.class_names = table.class_names
+        self.on_error = on_error
+        self.max_bad_ratio = max_bad_ratio
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """The file of sample ``index``."""
+        return self._table.path(index)
+
+    def describe(self, index: int) -> str:
+        """The file of sample ``index`` and its line in the list: ``/p/a b.jpg (list.txt:12)``."""
+        path = self.path(index)
+        if self._table.lines is None:
+            return path
+        return f"{path} ({self._table.list_name}:{self._table.lines[index]})"
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """One picture after the per-picture transforms, and its label.
+
+        Args:
+            rng: source of the augmentation.
+
+        Returns:
+            (uint8 [height, width, 3], label); see :meth:`ppcls.data.pipeline.Pipeline.image`.
+
+        Raises:
+            DataError: where the picture is, and why it cannot be used.
+        """
+        try:
+            data = Path(self.path(index)).read_bytes()
+            return self.pipeline.image(data, rng), int(self.labels[index])
+        except Exception as error:  # a reader process must survive whatever a transform raises
+            raise DataError(f"{self.describe(index)}: {_cause(error)}") from error
+
+
+def _completed(transform_ops: Sequence[Transform] | None) -> list[Transform]:
+    # `is None`: an empty list is a mistake that the pipeline reports.
+    transforms: list[Transform] = [DecodeImage()] if transform_ops is None else list(transform_ops)
+    return transforms if layout(transforms) == "chw" else [*transforms, ToCHWImage()]
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, (DataError, ArgumentError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def existing(path: str, kind: Literal["folder", "file"], argument: str) -> Path:
+    """``path``, if it exists and is of this kind.
+
+    Raises:
+        DataError: it is not there or something else; says where the layout is explained.
+    """
+    found = Path(path)
+    if found.is_dir() if kind == "folder" else found.is_file():
+        return found
+    received = f"a {'file' if kind == 'folder' else 'folder'}" if found.exists() else "none"
+    subject = "ImageNet" if "ILSVRC2012" in path else "a data set"
+    raise DataError(
+        f"{argument}: expected a {kind} at '{path}', received {received};"
+        f" 'python dataset/imagenet.py --help' explains how to lay {subject} out"
+    )

@@ -1,0 +1,216 @@
+"""The data loader: batches of an epoch, read in this process or in forked ones."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from ppcls.data.pool import ReaderPool
+from ppcls.data.worker import BatchRead, Dataset, read_batch, sample_generator
+from ppcls.errors import ArgumentError, DataError
+
+PROBED = 32  # pictures that are tried to learn the size of a sample
+
+logger = logging.getLogger(__name__)
+
+
+class Sampler(Protocol):
+    """What the loader asks of a sampler."""
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of this rank in this epoch; their number and sizes never change."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one step.
+
+    Attributes:
+        images: [n, height, width, 3], uint8 unless the pipeline normalises per picture; valid
+            until the next batch is asked for.
+        labels: int64 [n].
+        indices: int64 [n], the samples' places in the data set.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+class DataLoader:
+    """Reads the batches of an epoch; the same bits for any number of workers.
+
+    The augmentation of a sample depends on (seed, epoch, index) only. With workers, make the
+    loader early, in the main thread: they are forked at once and live until :meth:`close`.
+
+    Args:
+        dataset: where samples come from; its ``on_error`` and ``max_bad_ratio`` rule what happens
+            to a picture that cannot be read.
+        sampler: which samples make a batch.
+        seed: of the run.
+        num_workers: reader processes; 0 reads in the calling thread.
+        timeout: seconds without any progress after which a picture counts as stuck (workers only).
+        on_bad_sample: called with path and cause of each skipped picture, once a picture; the
+            default logs a warning.
+
+    Raises:
+        ArgumentError: a number out of range, or workers on a system that cannot fork.
+        DataError: the first picture cannot be read (``on_error: stop``).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler,
+        *,
+        seed: int,
+        num_workers: int = 0,
+        timeout: float = 300.0,
+        on_bad_sample: Callable[[str], None] | None = None,
+    ):
+        _check(seed, num_workers, timeout)
+        self.dataset = dataset
+        self.sampler = sampler
+        self.seed = seed
+        self.num_workers = num_workers
+        self.timeout = timeout
+        self._on_bad_sample = on_bad_sample or logger.warning
+        self._reported: set[int] = set()
+        self._pool: ReaderPool | None = None
+        sizes = [len(batch) for batch in sampler.batches(0)]
+        self._length = len(sizes)
+        self._max_batch = max(sizes, default=1)
+        self._sample_bytes = self._probed_bytes() if num_workers else 0
+        if num_workers:
+            self._readers()
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._length
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the reader processes; a later epoch starts them again."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch, in order; one epoch at a time.
+
+        Args:
+            epoch: number of the epoch, which order and augmentation depend on.
+            start: batches to leave out, for a run that is resumed.
+
+        Raises:
+            DataError: a picture that cannot be read (``on_error: stop``), too many of them
+                (``skip``), pictures of different shapes in a batch, or a reader that died or is
+                stuck. Says which picture.
+        """
+        batches = self.sampler.batches(epoch)
+        count = sum(map(len, batches))
+        bad = 0
+        with closing(self._reads(epoch, batches[start:])) as reads:
+            for read in reads:
+                bad += self._account(read, bad, count)
+                yield Batch(
+                    _images(read),
+                    np.asarray(read.labels, np.int64),
+                    np.asarray(read.kept, np.int64),
+                )
+
+    def _reads(self, epoch: int, batches: Sequence[np.ndarray]) -> Generator[BatchRead, None, None]:
+        if self.num_workers:
+            yield from self._readers().run(epoch, batches)
+            return
+        for indices in batches:
+            yield read_batch(self.dataset, indices, self.seed, epoch, np.empty)
+
+    def _readers(self) -> ReaderPool:
+        if self._pool is None or self._pool.closed:
+            self._pool = ReaderPool(
+                self.dataset,
+                self.seed,
+                self.num_workers,
+                self._max_batch,
+                self._sample_bytes,
+                self.timeout,
+            )
+            weakref.finalize(self, self._pool.close)
+        return self._pool
+
+    def _account(self, read: BatchRead, bad: int, count: int) -> int:
+        """Reports and counts the bad pictures of a batch; raises if they are too many."""
+        if read.error is not None:
+            raise DataError(read.error)
+        for index, reason in read.bad:
+            if index not in self._reported:
+                self._reported.add(index)
+                self._on_bad_sample(reason)
+        total, ratio = bad + len(read.bad), self.dataset.max_bad_ratio
+        if read.bad and total > ratio * count:
+            raise DataError(
+                f"{total} of {count} pictures cannot be read (max_bad_ratio {ratio:g}),"
+                f" e.g. {read.bad[-1][1]}"
+            )
+        if not read.kept:
+            raise DataError(
+                f"none of the {len(read.bad)} pictures of a batch can be read,"
+                f" e.g. {read.bad[-1][1]}"
+            )
+        return len(read.bad)
+
+    def _probed_bytes(self) -> int:
+        """Size of a picture as the pipeline gives it; 0 if the first ones cannot tell."""
+        batches = self.sampler.batches(0)
+        if not batches:
+            return 0
+        for index in map(int, np.concatenate(batches)[:PROBED]):
+            if not Path(self.dataset.path(index)).is_file():
+                continue  # a pipe would block this process; let a reader find out
+            try:
+                image, _ = self.dataset.sample(index, sample_generator(self.seed, 0, index))
+            except Exception:
+                if self.dataset.on_error != "skip":
+                    raise
+                continue
+            return image.nbytes
+        return 0
+
+
+def _images(read: BatchRead) -> np.ndarray:
+    if read.images is None:
+        raise DataError("expected the pictures of a batch, received none")
+    return read.images
+
+
+def _check(seed: int, num_workers: int, timeout: float) -> None:
+    if seed < 0:
+        raise ArgumentError("seed", f"expected an integer >= 0, received {seed}")
+    if num_workers < 0:
+        raise ArgumentError("num_workers", f"expected an integer >= 0, received {num_workers}")
+    if timeout <= 0:
+        raise ArgumentError("timeout", f"expected seconds > 0, received {timeout}")
+    if num_workers and "fork" not in multiprocessing.get_all_start_methods():
+        raise ArgumentError(
+            "num_workers", f"expected 0 on a system without fork, received {num_workers}"
+        )

@@ -1,0 +1,125 @@
+"""A list of transforms, split into what runs per picture and what runs once per batch.
+
+Pictures travel between processes as uint8, four times smaller than float32; the normalisation at
+the end of the list runs on the whole batch, with results equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.data.transforms.base import Transform
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
+from ppcls.errors import ArgumentError
+
+
+class Pipeline:
+    """From the bytes of a file to a batch for the network.
+
+    Args:
+        transforms: DecodeImage first; the last result is [3, height, width].
+
+    Attributes:
+        transforms: the whole list.
+        image_transforms: what :meth:`image` runs.
+        batch_transforms: what :meth:`batch` runs: the longest tail of NormalizeImage and
+            ToCHWImage.
+
+    Raises:
+        ArgumentError: (``transform_ops``) the list does not start with DecodeImage, does not end
+            in [3, height, width], or an operation does not fit the layout before it.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]):
+        self.transforms = list(transforms)
+        if layout(self.transforms) != "chw":
+            raise ArgumentError(
+                "transform_ops",
+                "expected a list that ends in [3, height, width], received [height, width, 3];"
+                " add ToCHWImage",
+            )
+        head = len(self.transforms)
+        while isinstance(self.transforms[head - 1], (NormalizeImage, ToCHWImage)):
+            head -= 1
+        self.image_transforms = self.transforms[:head]
+        self.batch_transforms = self.transforms[head:]
+
+    def image(self, data: bytes | np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """The part that runs per picture.
+
+        Args:
+            data: a file's bytes, or uint8 RGB [height, width, 3].
+            rng: source of the augmentation; without one a fixed seed, for lists without any.
+
+        Returns:
+            [height, width, 3], uint8 unless a normalisation is followed by another operation
+            ([3, height, width] after ``DecodeImage.channel_first``).
+
+        Raises:
+            DataError: the picture cannot be decoded or transformed.
+        """
+        rng = np.random.default_rng(0) if rng is None else rng
+        image: Any = data
+        for transform in self.image_transforms:
+            image = transform(image, rng)
+        return image
+
+    def batch(self, images: Any, asarray: Callable[[np.ndarray], Any] = np.asarray) -> Any:
+        """The part that runs once per batch, in operations that NumPy and Paddle share.
+
+        Args:
+            images: results of :meth:`image`, stacked: a NumPy array or a Paddle tensor.
+            asarray: turns the float32 constants [3, 1, 1] into the kind of array that ``images``
+                is, such as ``paddle.to_tensor``.
+
+        Returns:
+            float32 [N, 3, height, width] of the same kind.
+        """
+        if any(isinstance(transform, ToCHWImage) for transform in self.batch_transforms):
+            # First of all, whatever the order in the list: it moves bytes, not floats.
+            images = images.transpose([0, 3, 1, 2])
+        if isinstance(images, np.ndarray):
+            images = np.ascontiguousarray(images)
+        images = images.astype("float32")
+        for transform in self.batch_transforms:
+            if isinstance(transform, NormalizeImage):
+                scale, mean, std = (
+                    asarray(np.broadcast_to(value, 3).reshape(3, 1, 1).copy())
+                    for value in (transform.scale, transform.mean, transform.std)
+                )
+                images *= scale  # in place where the array can; it is a copy since astype()
+                images -= mean
+                images /= std
+        return images
+
+
+def layout(transforms: Sequence[Transform]) -> str:
+    """``hwc`` or ``chw``: the layout after the last transform.
+
+    Raises:
+        ArgumentError: (``transform_ops``) the order of the transforms cannot work.
+    """
+    names = [type(transform).__name__ for transform in transforms]
+    if not transforms or not isinstance(transforms[0], DecodeImage):
+        received = repr(names[0]) if names else "an empty list"
+        raise ArgumentError(
+            "transform_ops", f"expected 'DecodeImage' as the first operation, received {received}"
+        )
+    current = transforms[0].gives
+    for number, (name, transform) in enumerate(zip(names[1:], transforms[1:], strict=True), 2):
+        if isinstance(transform, DecodeImage):
+            raise ArgumentError(
+                "transform_ops", f"expected one 'DecodeImage', received another as number {number}"
+            )
+        if transform.needs != current:
+            raise ArgumentError(
+                "transform_ops",
+                f"expected pictures in the layout '{transform.needs}' at '{name}' (number"
+                f" {number}), received '{current}'; see its 'order', ToCHWImage and channel_first",
+            )
+        current = transform.gives
+    return current

@@ -1,0 +1,41 @@
+"""Paddle Inference as the runtime of an exported folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.deploy.exported import PARAMETERS_FILE, PROGRAM_FILE
+
+
+class PaddleRuntime:
+    """Runs an exported program on the CPU, or on the first GPU. Not to be shared by threads.
+
+    Args:
+        folder: an exported folder whose files were verified.
+        device: ``cpu`` or ``gpu``.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "cpu"):
+        from paddle import inference
+
+        program, parameters = Path(folder) / PROGRAM_FILE, Path(folder) / PARAMETERS_FILE
+        config = inference.Config(str(program), str(parameters))
+        config.disable_glog_info()
+        if device == "gpu":
+            config.enable_use_gpu(256, 0)
+        else:
+            config.disable_gpu()
+        self._predictor = inference.create_predictor(config)
+        [input_name] = self._predictor.get_input_names()
+        [output_name] = self._predictor.get_output_names()
+        self._input = self._predictor.get_input_handle(input_name)
+        self._output = self._predictor.get_output_handle(output_name)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Images [N, 3, H, W] float32 -> logits [N, C]."""
+        self._input.reshape(images.shape)
+        self._input.copy_from_cpu(np.ascontiguousarray(images))
+        self._predictor.run()
+        return self._output.copy_to_cpu()

@@ -1,0 +1,56 @@
+"""Readers as a configuration describes them, and batches on the device."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from ppcls.config import Config
+from ppcls.data.loader import Batch, DataLoader
+from ppcls.data.pipeline import Pipeline
+from ppcls.engine.distributed import World
+from ppcls.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import paddle
+
+
+def build_reader(
+    config: Config, mode: Literal["Train", "Eval"], world: World, logger: logging.Logger
+) -> DataLoader:
+    """The reader ``DataLoader.<mode>`` for this process's share of the samples.
+
+    Raises:
+        DataError: a path is missing, or a list or folder is wrong.
+        ConfigError: the sampler does not suit the data set.
+    """
+    section = getattr(config.DataLoader, mode)
+    class_num = config.Arch.arguments["class_num"]
+    dataset = section.dataset.build(class_num=class_num, mode=mode)
+    seed = config.Global.seed
+    try:
+        sampler = section.sampler.build(
+            sample_count=len(dataset), seed=seed, rank=world.rank, world_size=world.size
+        )
+    except ArgumentError as error:
+        path = f"DataLoader.{mode}.sampler.{error.argument}"
+        raise config.problem(path, str(error)) from None
+    if mode == "Train" and dataset.labels.max() + 1 < class_num:
+        highest = dataset.labels.max()
+        logger.warning(f"Arch.class_num is {class_num}, but the highest label is {highest}")
+    return DataLoader(
+        dataset,
+        sampler,
+        seed=seed,
+        num_workers=section.loader.num_workers,
+        timeout=section.loader.timeout,
+        on_bad_sample=lambda text: logger.warning(f"left out: {text}"),
+    )
+
+
+def to_tensors(batch: Batch, pipeline: Pipeline) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Images [N, 3, H, W] float32, normalised on the device, and targets."""
+    import paddle
+
+    images: Any = paddle.to_tensor(batch.images)
+    return pipeline.batch(images, paddle.to_tensor), paddle.to_tensor(batch.labels)

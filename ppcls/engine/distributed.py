@@ -1,0 +1,97 @@
+"""The processes of a run, and how they wait for and talk to each other.
+
+Paddle's collectives on a CPU end the job after 30 s without an answer, and nothing changes that
+limit. So whatever may take one process long (evaluation, a checkpoint) is waited for, and small
+values are exchanged, through the job's key-value store, which waits as long as it is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import EnvironmentProblem
+
+
+class World:
+    """The processes of a run.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank = rank
+        self.size = size
+        self._store: Any = None
+        self._exchanges = 0
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """What ``python -m paddle.distributed.launch`` says; one process without it."""
+        rank = os.environ.get("PADDLE_TRAINER_ID", "0")
+        size = os.environ.get("PADDLE_TRAINERS_NUM", "1")
+        return cls(int(rank), int(size))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and log lines."""
+        return self.rank == 0
+
+    def connect(self) -> None:
+        """Joins the other processes; call it once, when nothing can fail on this side any more."""
+        if self.size == 1:
+            return
+        import paddle
+        from paddle.distributed import collective
+
+        if not paddle.is_compiled_with_cuda():
+            # The launcher takes a set CUDA_VISIBLE_DEVICES for a GPU, whatever Paddle is built for.
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+        if collective._default_store is None:
+            paddle.distributed.init_parallel_env()
+        self._store = collective._default_store
+        if self._store is None:
+            raise EnvironmentProblem("Paddle did not connect the processes of this run")
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        """Every process's float64 array of one shape, in order of rank; all processes must call."""
+        if self.size == 1:
+            return [array]
+        self._exchanges += 1
+        key = f"ppcls/{self._exchanges}"
+        self._store.set(f"{key}/{self.rank}", array.astype("<f8").tobytes())
+        arrays = []
+        for rank in range(self.size):
+            self._store.wait(f"{key}/{rank}")
+            data = bytes(self._store.get(f"{key}/{rank}"))
+            arrays.append(np.frombuffer(data, "<f8").reshape(array.shape))
+        return arrays
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum over all processes, added in the same order everywhere."""
+        return np.sum(self.gather(array), axis=0)
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        self.gather(np.zeros(0))
+
+    def share_buffers(self, net: Any) -> None:
+        """Gives every process the first one's batch statistics, which each gathers for itself.
+
+        Evaluation is split over the processes, so all of them must hold the network that is saved.
+        """
+        buffers = [b for b in net.buffers() if "float" in str(b.dtype)]
+        if self.size == 1 or not buffers:
+            return
+        import paddle
+
+        self.wait()
+        flat = paddle.concat([b.flatten() for b in buffers])
+        paddle.distributed.broadcast(flat, src=0)
+        parts = paddle.split(flat, [b.size for b in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.set_value(part.reshape(buffer.shape))

@@ -1,0 +1,129 @@
+"""Export: a folder that needs nothing else, and that was seen to answer as the network does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ppcls.config import Config
+from ppcls.config.source import Node
+from ppcls.data.pipeline import Pipeline
+from ppcls.deploy.exported import DESCRIPTION_FILE, PROGRAM_FILE, read_exported
+from ppcls.deploy.paddle_runtime import PaddleRuntime
+from ppcls.engine import logging as log
+from ppcls.engine.device import require_paddle, set_device
+from ppcls.engine.evaluator import load_network
+from ppcls.engine.folders import written_whole
+from ppcls.errors import TrainingError
+from ppcls.weights.manifest import describe_file
+
+TOLERANCE = 1e-4  # of the logits' spread (standard deviation)
+CHECKED_IMAGES = 4
+
+
+def export_model(config: Config, allow_random: bool = False) -> Path:
+    """Writes ``Global.save_inference_dir`` and compares it with the network.
+
+    Args:
+        config: a checked configuration that names weights.
+        allow_random: export a network without weights.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WeightsError: no weights, or they do not fit.
+        ConfigError: the preprocessing and ``Global.image_shape`` disagree.
+        TrainingError: the exported program does not answer as the network does.
+    """
+    config.require("Infer.transforms", "Infer.PostProcess", purpose="export")
+    require_paddle()
+    logger = log.make_logger()
+    set_device("cpu", logger)
+    net, state = load_network(config, logger, allow_random)
+    pipeline = Pipeline([spec.build() for spec in config.Infer.transforms])
+    _check_image_shape(config, pipeline)
+    folder = Path(config.Global.save_inference_dir)
+    images = _sample_images(config.Global.image_shape)
+    expected = _run(net, images)
+    with written_whole(folder) as new:
+        _save_program(net, config.Global.image_shape, new)
+        description = _describe(config, state, new)
+        (new / DESCRIPTION_FILE).write_text(description, encoding="utf-8")
+        read_exported(new)
+        difference = _compare(expected, PaddleRuntime(new)(images))
+        logger.info(difference)
+    logger.info(f"exported {config.Arch.name} to {folder}")
+    return folder
+
+
+def _save_program(net: Any, image_shape: list[int], folder: Path) -> None:
+    import paddle
+
+    spec = paddle.static.InputSpec([None, *image_shape], "float32", name="x")
+    static = paddle.jit.to_static(net, input_spec=[spec], full_graph=True)
+    paddle.jit.save(static, str(folder / Path(PROGRAM_FILE).stem))
+
+
+def _describe(config: Config, state: dict[str, Any], folder: Path) -> str:
+    import paddle
+
+    from ppcls import __version__
+
+    infer = _plain(config.tree, "Infer")
+    post = config.Infer.PostProcess.build(class_names=state.get("class_names"))
+    metric = state.get("metric")
+    content = {
+        "model_name": config.Arch.name,
+        "input_shape": config.Global.image_shape,
+        "output": "logits",
+        "PreProcess": {"transform_ops": infer["transforms"]},
+        # The names travel in `labels`: the folder needs no other file.
+        "PostProcess": {**infer["PostProcess"], "class_id_map_file": None},
+        "labels": post.class_names,
+        "metrics": {"main": metric, "epoch": state["epoch"]} if metric is not None else {},
+        "versions": {"ppcls": __version__, "paddle": paddle.__version__},
+        "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _check_image_shape(config: Config, pipeline: Pipeline) -> None:
+    """Runs a picture of odd size through the preprocessing and looks at what comes out."""
+    picture = np.zeros((311, 421, 3), np.uint8)
+    image = pipeline.batch(pipeline.image(picture, np.random.default_rng(0))[None])
+    shape = list(image.shape[1:])
+    if shape != config.Global.image_shape:
+        expected = f"expected {shape}, which Infer.transforms make of a picture"
+        received = f"received {config.Global.image_shape}"
+        raise config.problem("Global.image_shape", f"{expected}, {received}")
+
+
+def _sample_images(image_shape: list[int]) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((CHECKED_IMAGES, *image_shape)).astype(np.float32)
+
+
+def _run(net: Any, images: np.ndarray) -> np.ndarray:
+    import paddle
+
+    with paddle.no_grad():
+        return net(paddle.to_tensor(images)).numpy()
+
+
+def _compare(expected: np.ndarray, received: np.ndarray) -> str:
+    difference, spread = float(np.abs(expected - received).max()), float(expected.std())
+    text = (
+        f"largest difference of the logits between the network and Paddle Inference on "
+        f"{len(expected)} images: {difference:.2e}, {difference / spread:.2e} of their spread"
+    )
+    if not difference <= TOLERANCE * spread:
+        raise TrainingError(f"{text}; expected at most {TOLERANCE:.0e} of it: nothing was exported")
+    return text
+
+
+def _plain(tree: Node | None, section: str) -> Any:
+    return tree.value[section].plain() if tree else {}

@@ -1,0 +1,62 @@
+"""Folders that are either whole or not there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder; it takes the place of ``folder`` when the block ends without error.
+
+    Everything is on the disk before the one rename that commits it (an exchange of names where an
+    older folder stands), so a process killed at any moment leaves the old one or the new one.
+    """
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for path in (*new.iterdir(), new):
+            _sync(path)
+        _commit(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _commit(new: Path, folder: Path) -> None:
+    """Makes ``new`` stand at ``folder``; afterwards ``new`` is the old one, or gone."""
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        # A file system without an exchange of names: the old one steps aside for a moment.
+        aside = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        new.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(folder.parent)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,230 @@
+"""What happens beside the training loop: one small class for each feature.
+
+The loop's events, in order; a handler overrides those it needs:
+
+    fit_start
+    for each epoch:
+        epoch_start
+        for each batch:
+            step_start          # a batch has arrived
+            step_end(step)      # the optimizer has stepped
+        epoch_end
+    fit_end                     # not after an error
+    close                       # always
+
+and in between, ``scalars(kind, values)`` whenever results are there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppcls.config import Config
+from ppcls.engine import logging as log
+from ppcls.engine.distributed import World
+from ppcls.engine.evaluator import build_metric
+from ppcls.errors import TrainingError
+from ppcls.metrics.base import CombinedMetric, Mean
+
+if TYPE_CHECKING:
+    from ppcls.engine.trainer import Step, Trainer
+
+
+class Handler:
+    """Does nothing at every event."""
+
+    def fit_start(self, trainer: Trainer) -> None:
+        """Before the first epoch."""
+
+    def epoch_start(self, trainer: Trainer) -> None:
+        """``trainer.state.epoch`` is about to begin."""
+
+    def step_start(self, trainer: Trainer) -> None:
+        """A batch has arrived and is about to be used."""
+
+    def step_end(self, trainer: Trainer, step: Step) -> None:
+        """The optimizer has stepped."""
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """All batches of the epoch are used."""
+
+    def fit_end(self, trainer: Trainer) -> None:
+        """After the last epoch."""
+
+    def close(self, trainer: Trainer) -> None:
+        """The run is over, for whatever reason: let go of files and processes."""
+
+    def scalars(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
+        """Results of a step (``train``), an epoch (``train_avg``) or an evaluation (``eval``)."""
+
+
+def default_handlers(config: Config, world: World) -> list[Handler]:
+    """The handlers of an ordinary run; their order is that of their work at each event."""
+    from ppcls.engine import trackers
+
+    handlers: list[Handler] = [SeedSteps(), Log(config)]
+    if world.is_first:
+        handlers += [trackers.MetricsFile(), trackers.ProgressBar()]
+        if config.Global.use_visualdl:
+            handlers.append(trackers.VisualDL())
+    if config.Global.eval_during_train:
+        handlers.append(Evaluate())
+    return [*handlers, Checkpoints()]
+
+
+class SeedSteps(Handler):
+    """Draws everything random of a step (dropout) from the seed, the step and the process.
+
+    A resumed run then needs no generator's state: it draws what the whole run would have drawn.
+    """
+
+    def step_start(self, trainer: Trainer) -> None:
+        """Seeds Paddle's generators."""
+        import paddle
+
+        key = trainer.config.Global.seed, trainer.state.global_step, trainer.world.rank
+        paddle.seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+class Log(Handler):
+    """The lines of the log; stops a run whose loss is lost."""
+
+    def __init__(self, config: Config):
+        self._every = config.Global.print_batch_step
+        self._metric: CombinedMetric | None = None
+        if config.Metric is not None and config.Metric.Train:
+            self._metric = build_metric(config, "Train")
+
+    def fit_start(self, trainer: Trainer) -> None:
+        """Says what is trained."""
+        self._mean = Mean(trainer.loss.names)
+        parameters = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
+        trainer.logger.info(
+            f"{trainer.config.Arch.name}: {parameters:,} parameters, "
+            f"{len(trainer.reader.dataset):,} samples, {len(trainer.reader):,} iterations an "
+            f"epoch, {trainer.world.size} process(es); results in {trainer.folder}"
+        )
+
+    def epoch_start(self, trainer: Trainer) -> None:
+        """Starts averages and clocks."""
+        self._mean.reset()
+        if self._metric is not None:
+            self._metric.reset()
+        self._epoch_clock = _Clock()
+        self._clock = _Clock()
+
+    def step_start(self, trainer: Trainer) -> None:
+        """Notes how long the reader took."""
+        self._clock.batch_arrived()
+
+    def step_end(self, trainer: Trainer, step: Step) -> None:
+        """Adds the step to the averages; prints every ``print_batch_step``-th."""
+        self._mean.update(step.losses, step.samples)
+        if self._metric is not None:
+            self._metric.update(step.logits, step.targets)
+        for clock in (self._clock, self._epoch_clock):
+            clock.step_done(step.samples)
+        if step.index % self._every == 0:
+            self._print(trainer, step)
+            self._clock = _Clock()
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Prints the averages over all samples of all processes."""
+        own = self._mean.state(), self._metric.state() if self._metric else np.zeros(0)
+        total = trainer.world.sum(np.concatenate(own))
+        loss_state, metric_state = np.split(total, [len(own[0])])
+        values = self._metric.value(metric_state) if self._metric else {}
+        values |= self._mean.value(loss_state)
+        _refuse_lost(values["loss"], trainer)
+        epoch, epochs = trainer.state.epoch, trainer.config.Global.epochs
+        trainer.logger.info(log.train_average_line(epoch, epochs, values))
+        trainer.emit("scalars", "train_avg", values)
+
+    def _print(self, trainer: Trainer, step: Step) -> None:
+        losses = {name: value.item() for name, value in step.losses.items()}
+        _refuse_lost(losses["loss"], trainer)
+        values = {**(self._metric.value() if self._metric else {}), **losses}
+        epoch, epochs = trainer.state.epoch, trainer.config.Global.epochs
+        iterations = len(trainer.reader)
+        left = (epochs - epoch + 1) * iterations - step.index - 1
+        costs = self._clock.costs()
+        line = log.train_line(
+            (epoch, epochs, step.index, iterations),
+            (trainer.optimizer.schedule.name, step.lr),
+            values,
+            costs,
+            eta=left * self._epoch_clock.costs()[0],
+        )
+        trainer.logger.info(line)
+        speed = {"batch_cost": costs[0], "reader_cost": costs[1], "ips": costs[2]}
+        trainer.emit("scalars", "train", {"lr": step.lr, **values, **speed})
+
+
+class Evaluate(Handler):
+    """Evaluates after every ``eval_interval``-th epoch, keeps the best result and its weights."""
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Evaluates, all processes together; saves ``best_model`` if the result is the best."""
+        section, state = trainer.config.Global, trainer.state
+        due = state.epoch % section.eval_interval == 0 or state.epoch == section.epochs
+        if not due or state.epoch < section.start_eval_epoch:
+            return
+        result = trainer.evaluate()
+        main = build_metric(trainer.config, "Eval").main_name
+        state.metric = result[main]
+        trainer.logger.info(log.eval_average_line(state.epoch, result))
+        trainer.emit("scalars", "eval", result)
+        if state.best_metric is None or state.metric > state.best_metric:
+            state.best_metric, state.best_epoch = state.metric, state.epoch
+            trainer.save("best_model")
+        trainer.logger.info(log.best_line(state.epoch, state.best_metric))
+
+
+class Checkpoints(Handler):
+    """Saves ``latest`` after every epoch, and ``epoch_N`` after every ``save_interval``-th."""
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Saves; the other processes wait for the first one, however long it takes."""
+        section, epoch = trainer.config.Global, trainer.state.epoch
+        trainer.world.share_buffers(trainer.net)
+        if epoch % section.save_interval == 0:
+            trainer.save(f"epoch_{epoch}")
+        trainer.save("latest")
+        trainer.world.wait()
+
+
+class _Clock:
+    """Time of steps, and the part of it spent waiting for the reader."""
+
+    def __init__(self) -> None:
+        self._start = self._asked = time.perf_counter()
+        self._waited = 0.0
+        self._steps = 0
+        self._samples = 0
+
+    def batch_arrived(self) -> None:
+        self._waited += time.perf_counter() - self._asked
+
+    def step_done(self, samples: int) -> None:
+        self._asked = time.perf_counter()
+        self._steps += 1
+        self._samples += samples
+
+    def costs(self) -> tuple[float, float, float]:
+        """Seconds a batch, seconds of waiting a batch, samples a second."""
+        elapsed = time.perf_counter() - self._start
+        return elapsed / self._steps, self._waited / self._steps, self._samples / elapsed
+
+
+def _refuse_lost(loss: float, trainer: Trainer) -> None:
+    if not math.isfinite(loss):
+        state = trainer.state
+        raise TrainingError(
+            f"the loss is {loss} in epoch {state.epoch}, step {state.global_step}: the run cannot "
+            "go on; a lower learning rate or a longer warm-up is the usual cure"
+        )

@@ -1,0 +1,251 @@
+"""Training: a short loop of named events. What else happens in a run are handlers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ppcls.config import Config
+from ppcls.data.loader import Batch
+from ppcls.engine import logging as log
+from ppcls.engine.batch import build_reader, to_tensors
+from ppcls.engine.checkpoint import find_checkpoint, load_optimizer, load_state, save_checkpoint
+from ppcls.engine.device import require_paddle, set_device
+from ppcls.engine.distributed import World
+from ppcls.engine.evaluator import (
+    build_metric,
+    check_class_names,
+    evaluate,
+    iteration_reporter,
+)
+from ppcls.engine.model import create_model
+from ppcls.errors import EnvironmentProblem
+from ppcls.losses import CombinedLoss
+from ppcls.weights import find_weights, load_weights
+
+if TYPE_CHECKING:
+    import paddle
+
+    from ppcls.engine.handlers import Handler
+
+
+@dataclass
+class TrainState:
+    """How far a run has come; saved in every checkpoint.
+
+    Attributes:
+        epoch: the epoch in progress, or the last finished one between epochs; from 1.
+        global_step: optimizer steps so far.
+        metric: result of the last evaluation (the first metric of Metric.Eval).
+        best_metric, best_epoch: the best result so far, and when.
+    """
+
+    epoch: int = 0
+    global_step: int = 0
+    metric: float | None = None
+    best_metric: float | None = None
+    best_epoch: int = 0
+
+
+@dataclass
+class Step:
+    """One optimizer step, for handlers to look at.
+
+    Attributes:
+        index: number of the iteration in its epoch, from 0.
+        lr: the learning rate that the step used.
+        losses: named scalars, ``loss`` is their sum.
+    """
+
+    index: int
+    samples: int
+    lr: float
+    logits: paddle.Tensor
+    targets: paddle.Tensor
+    losses: dict[str, paddle.Tensor]
+
+
+class Trainer:
+    """Trains as a configuration says, and writes ``<output_dir>/<Arch.name>/``.
+
+    Args:
+        config: a checked configuration.
+        handlers: what happens beside the loop; ``default_handlers()`` if not given.
+
+    Raises:
+        ConfigError, DataError, WeightsError, EnvironmentProblem: before any training.
+    """
+
+    def __init__(self, config: Config, handlers: Sequence[Handler] | None = None):
+        config.require("DataLoader.Train", "Loss.Train", "Optimizer", purpose="training")
+        self._evaluates = config.Global.eval_during_train
+        if self._evaluates:
+            config.require("DataLoader.Eval", "Metric.Eval", purpose="evaluation during training")
+        require_paddle()
+        self.config = config
+        self.world = World.from_environment()
+        self.folder = Path(config.Global.output_dir) / config.Arch.name
+        self._open_folder()
+        self.state = TrainState()
+        self._build_readers()
+        self._build_network()
+        self._restore()
+        self.world.connect()
+        self.model = self._parallel()
+        if handlers is None:
+            from ppcls.engine.handlers import default_handlers
+
+            handlers = default_handlers(config, self.world)
+        self.handlers = list(handlers)
+
+    def fit(self) -> TrainState:
+        """Trains to ``Global.epochs``; returns how far the run came and its best result."""
+        epochs = self.config.Global.epochs
+        if self.state.epoch >= epochs:
+            self.logger.info(
+                f"nothing to train: the checkpoint has reached epoch {self.state.epoch} and "
+                f"Global.epochs is {epochs}"
+            )
+            return self.state
+        try:
+            self.emit("fit_start")
+            while self.state.epoch < epochs:
+                self.state.epoch += 1
+                self._train_epoch()
+            self.emit("fit_end")
+        finally:
+            self.emit("close")
+            self.close()
+        return self.state
+
+    def _train_epoch(self) -> None:
+        self.model.train()
+        self.emit("epoch_start")
+        for index, batch in enumerate(self.reader.epoch(self.state.epoch)):
+            self.emit("step_start")
+            step = self._step(index, batch)
+            self.emit("step_end", step)
+        self.emit("epoch_end")
+
+    def _step(self, index: int, batch: Batch) -> Step:
+        lr = self.optimizer.set_step(self.state.global_step)
+        images, targets = to_tensors(batch, self.reader.dataset.pipeline)
+        logits = self.model(images)
+        losses = self.loss(logits, targets)
+        losses["loss"].backward()
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.state.global_step += 1
+        return Step(index, len(batch.labels), lr, logits, targets, losses)
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluates the network as it is now; all processes must call."""
+        self.world.share_buffers(self.net)
+        report = iteration_reporter(
+            self.logger, self.state.epoch, self.config.Global.print_batch_step
+        )
+        metric = build_metric(self.config, "Eval")
+        return evaluate(self.net, self.eval_reader, self.eval_loss, metric, self.world, report)
+
+    def save(self, name: str) -> None:
+        """Writes the checkpoint ``name``; the first process does, the others need not call."""
+        if self.world.is_first:
+            state = {
+                **asdict(self.state),
+                "arch": self.config.Arch.name,
+                "class_num": self.net.class_num,
+                "class_names": self.reader.dataset.class_names,
+                # Dropout and augmentation are drawn from these two, the epoch, and the sample's
+                # or step's number, so they are the whole state of everything random.
+                "random": {"seed": self.config.Global.seed, "processes": self.world.size},
+                "versions": _versions(),
+            }
+            save_checkpoint(self.folder / name, self.net, self.optimizer.state_dict(), state)
+
+    def close(self) -> None:
+        """Ends the reading processes and closes the log."""
+        self.reader.close()
+        if self.eval_reader is not None:
+            self.eval_reader.close()
+        log.close_logger(self.logger)
+
+    def emit(self, event: str, *arguments: Any) -> None:
+        """Tells every handler, in order, that ``event`` has come."""
+        for handler in self.handlers:
+            getattr(handler, event)(self, *arguments)
+
+    # Construction --------------------------------------------------------------------------------
+
+    def _open_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.world.is_first:
+                config_file = self.folder / "config.yaml"
+                config_file.write_text(self.config.to_yaml(), encoding="utf-8")
+            self.logger = log.make_logger(self.folder / "train.log", self.world.is_first)
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write to {self.folder}: {error.strerror}") from None
+        for warning in self.config.warnings:
+            self.logger.warning(warning)
+
+    def _build_readers(self) -> None:
+        self.reader = build_reader(self.config, "Train", self.world, self.logger)
+        self.eval_reader = None
+        if self._evaluates:
+            self.eval_reader = build_reader(self.config, "Eval", self.world, self.logger)
+            names = self.eval_reader.dataset.class_names, self.reader.dataset.class_names
+            check_class_names(*names)
+
+    def _build_network(self) -> None:
+        import paddle
+
+        config = self.config
+        set_device(config.Global.device, self.logger)
+        paddle.seed(config.Global.seed)
+        pretrained = config.Arch.extra["pretrained"] or None
+        self.net = create_model(config.Arch.name, pretrained=pretrained, **config.Arch.arguments)
+        self.loss = CombinedLoss([spec.build() for spec in config.Loss.Train])
+        eval_losses = config.Loss.Eval
+        self.eval_loss = CombinedLoss([s.build() for s in eval_losses]) if eval_losses else None
+        self.optimizer = config.Optimizer.build(
+            epochs=config.Global.epochs, steps_per_epoch=len(self.reader), network=self.net
+        )
+
+    def _restore(self) -> None:
+        section = self.config.Global
+        if section.checkpoints:
+            folder = find_checkpoint(section.checkpoints)
+            state = load_state(folder)
+            load_weights(self.net, folder)
+            self.optimizer.load_state_dict(load_optimizer(folder))
+            known = {name: state[name] for name in asdict(self.state)}
+            self.state = TrainState(**known)
+            self.logger.info(f"resumed from {folder}, after epoch {self.state.epoch}")
+            if state["random"]["seed"] != section.seed:
+                message = (
+                    f"Global.seed is {section.seed}, the checkpoint's {state['random']['seed']}"
+                )
+                self.logger.warning(f"{message}: the run goes on with another order of samples")
+        elif section.pretrained_model:
+            path = find_weights(section.pretrained_model)
+            report = load_weights(self.net, path, ignore_head=section.ignore_head, adapt_head=True)
+            self.logger.info(f"loaded {path}: {report}")
+            if report.new_head:
+                self.logger.info(f"the classifier starts anew, for {self.net.class_num} classes")
+
+    def _parallel(self) -> Any:
+        if self.world.size == 1:
+            return self.net
+        import paddle
+
+        return paddle.DataParallel(self.net)
+
+
+def _versions() -> dict[str, str]:
+    import paddle
+
+    from ppcls import __version__
+
+    return {"ppcls": __version__, "paddle": paddle.__version__}

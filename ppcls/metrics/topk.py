@@ -1,0 +1,72 @@
+"""Top-k accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from ppcls.errors import ArgumentError
+from ppcls.metrics.base import Metric
+from ppcls.registry import METRICS
+
+if TYPE_CHECKING:
+    import paddle
+
+Rank = Annotated[int, Field(ge=1)]
+TOP_1_AND_5 = [1, 5]
+
+
+@METRICS.register()
+class TopkAcc(Metric):
+    """The share of images whose true class is among the k with the highest logits.
+
+    Ties count against the network and so does a true logit that is not a number: a network that
+    gives every class the same logit knows nothing. Of a mixture, the likeliest class is the true
+    one.
+
+    Args:
+        topk: k, or several; the first one's accuracy is the main one.
+        class_num: number of classes.
+
+    Raises:
+        ArgumentError: a k is below 1, beyond the number of classes, or given twice.
+    """
+
+    def __init__(self, topk: list[Rank] | Rank = TOP_1_AND_5, *, class_num: int | None = None):
+        ranks = [topk] if isinstance(topk, int) else list(topk)
+        _check(ranks, class_num)
+        self._topk = ranks
+        super().__init__([f"top{k}" for k in ranks])
+
+    def update(self, logits: paddle.Tensor, targets: paddle.Tensor) -> None:
+        """Adds a batch; a target that is no class counts as wrong."""
+        import paddle
+
+        with paddle.no_grad():
+            rank = _rank_of_truth(logits, targets)
+            right = [(rank >= 1) & (rank <= k) for k in self._topk]
+            self._add(paddle.stack(right).astype("int64").sum(axis=1), logits.shape[0])
+
+
+def _rank_of_truth(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:
+    """How many logits reach the true class's, its own included; 0 if that is not a number. [N]."""
+    import paddle
+
+    batch, classes = logits.shape
+    logits = logits.astype("float32")
+    soft = paddle.is_floating_point(targets)
+    indices = (targets.argmax(axis=1) if soft else targets).astype("int64").reshape([batch, 1])
+    true_logits = paddle.take_along_axis(logits, indices.clip(0, classes - 1), axis=1)
+    is_class = (indices >= 0) & (indices < classes)
+    return ((logits >= true_logits) & is_class).astype("int64").sum(axis=1)
+
+
+def _check(topk: list[int], class_num: int | None) -> None:
+    if not topk or len(set(topk)) < len(topk):
+        raise ArgumentError("topk", f"expected one or more different numbers, received {topk}")
+    if min(topk) < 1:
+        raise ArgumentError("topk", f"expected at least 1, received {min(topk)}")
+    if class_num is not None and max(topk) > class_num:
+        expected = f"expected at most the {class_num} classes of Arch.class_num"
+        raise ArgumentError("topk", f"{expected}, received {max(topk)}")

@@ -1,0 +1,1 @@
+"""Optimizers, weight decay and learning-rate schedules."""

@@ -1,0 +1,131 @@
+"""Loads weights into a network and says what became of every name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import WeightsError
+from ppcls.weights.read import NAME_TABLE, read_weights
+from ppcls.weights.source import find_weights
+
+MOST_NAMES = 5  # names of each kind that a message lists
+
+
+@dataclass
+class WeightReport:
+    """What became of the names of a network and of a weights source.
+
+    Attributes:
+        matched: loaded.
+        missing: in the network, not in the source.
+        unexpected: in the source, not in the network.
+        mismatched: name -> (shape in the source, shape in the network).
+        new_head: the classifier was left as it is.
+    """
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
+    new_head: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} matched"]
+        for kind, names in self._unmatched().items():
+            if names:
+                parts.append(f"{len(names)} {kind} ({_some(names)})")
+        return ", ".join(parts)
+
+    def _unmatched(self) -> dict[str, list[str]]:
+        shapes = [f"{n}: source {a}, network {b}" for n, (a, b) in self.mismatched.items()]
+        return {"missing": self.missing, "unexpected": self.unexpected, "mismatched": shapes}
+
+
+def load_weights(
+    net: Any,
+    source: str | Path | Mapping[str, Any],
+    *,
+    ignore_head: bool = False,
+    adapt_head: bool = False,
+) -> WeightReport:
+    """Loads weights into a network, or leaves it untouched and raises.
+
+    Args:
+        net: a network of this library, or any Paddle layer.
+        source: a checkpoint folder, file or prefix, or a map of name -> array or tensor.
+        ignore_head: keep the network's classifier whatever the source holds.
+        adapt_head: keep the network's classifier if the source has another number of classes.
+
+    Raises:
+        WeightsError: the source cannot be read, is of another architecture, or has another
+            number of classes.
+    """
+    label = "the given weights" if isinstance(source, Mapping) else str(source)
+    weights = _arrays(source) if isinstance(source, Mapping) else read_weights(find_weights(source))
+    state = net.state_dict()
+    report = _compare(state, weights)
+    head = net.classifier_names() if hasattr(net, "classifier_names") else set()
+    if ignore_head or (adapt_head and head & report.mismatched.keys()):
+        report = _without(report, head)
+    if report.missing or report.mismatched:
+        raise WeightsError(_misfit(net, label, report, head, len(state)))
+    for name in report.matched:
+        tensor = state[name]
+        tensor.set_value(weights[name].astype(_dtype(tensor), copy=False).reshape(tensor.shape))
+    return report
+
+
+def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in weights.items() if name != NAME_TABLE}
+
+
+def _compare(state: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> WeightReport:
+    report = WeightReport(unexpected=[name for name in weights if name not in state])
+    for name, tensor in state.items():
+        if name not in weights:
+            report.missing.append(name)
+        elif list(weights[name].shape) != list(tensor.shape):
+            report.mismatched[name] = (list(weights[name].shape), list(tensor.shape))
+        else:
+            report.matched.append(name)
+    return report
+
+
+def _without(report: WeightReport, head: set[str]) -> WeightReport:
+    """The report as if neither side had a classifier."""
+    return WeightReport(
+        matched=[name for name in report.matched if name not in head],
+        missing=[name for name in report.missing if name not in head],
+        unexpected=report.unexpected,
+        mismatched={n: shapes for n, shapes in report.mismatched.items() if n not in head},
+        new_head=True,
+    )
+
+
+def _misfit(net: Any, label: str, report: WeightReport, head: set[str], size: int) -> str:
+    name = getattr(net, "arch_name", type(net).__name__)
+    wrong = {*report.missing, *report.mismatched}
+    if head and wrong <= head and report.mismatched:
+        source_shape, net_shape = next(iter(report.mismatched.values()))
+        return (
+            f"{label}: has {source_shape[-1]} classes, the network {name} has {net_shape[-1]}; set "
+            f"Arch.class_num to {source_shape[-1]}, or Global.ignore_head=True to keep the new head"
+        )
+    return (
+        f"{label}: holds weights of another architecture than {name}: only {len(report.matched)} "
+        f"of the network's {size} names fit: {report}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).rpartition(".")[2]

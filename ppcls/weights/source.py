@@ -1,0 +1,38 @@
+"""What a user calls a weights source -> the file that holds the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ppcls.errors import WeightsError
+
+MODEL_FILE = "model.pdparams"
+FILE_SUFFIXES = (".pdparams", ".safetensors")
+
+
+def find_weights(source: str | Path) -> Path:
+    """The weights file that ``source`` means.
+
+    Args:
+        source: a checkpoint folder (``output/Net/best_model``), a weights file, or a published
+            prefix (``best_model`` for ``best_model.pdparams``).
+
+    Raises:
+        WeightsError: there is nothing there; the message lists what was tried.
+    """
+    text = str(source)
+    if "://" in text:
+        message = "this version does not download weights; fetch the file and give its path"
+        raise WeightsError(f"{text}: {message}")
+    path = Path(text).expanduser()
+    candidates = [path / MODEL_FILE, *(path.with_name(path.name + s) for s in FILE_SUFFIXES)]
+    if path.suffix in FILE_SUFFIXES:
+        candidates = [path]
+    elif path.is_file():
+        expected = " or ".join(FILE_SUFFIXES)
+        raise WeightsError(f"{path}: expected a checkpoint folder or a file ending in {expected}")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    tried = ", ".join(str(candidate) for candidate in candidates)
+    raise WeightsError(f"{text}: no weights there; looked for {tried}")

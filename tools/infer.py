@@ -1,0 +1,11 @@
+"""Predicts classes of pictures: `ppcls infer` as a script. See `python tools/infer.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout, too
+
+from ppcls.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(["infer", *sys.argv[1:]]))
