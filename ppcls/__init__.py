@@ -59,8 +59,10 @@ _HOMES = {
     "load_weights": "ppcls.weights",
 }
 
-# Paddle warns at import that it compiles operators without ccache, which concerns nobody here.
+# Of no concern to anybody here: Paddle would compile operators without ccache, and its batch
+# normalisation tracks statistics in training.
 warnings.filterwarnings("ignore", message="No ccache found")
+warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import math
 from typing import Annotated
 
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 from pydantic import Field
 
@@ -189,8 +190,8 @@ class MobileNeXt(Backbone):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [N, 3, H, W] -> logits [N, class_num]."""
-        x = self.blocks(images)
-        return self.classifier(x.mean(axis=[2, 3]))
+        x = F.adaptive_avg_pool2d(self.blocks(images), 1)
+        return self.classifier(x.flatten(1))
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """Maps of stride 2, 4, 8, 16 and 32; widths in ``feature_info``."""

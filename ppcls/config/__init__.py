@@ -35,15 +35,16 @@ class Config(ConfigSchema):
     tree: Node | None = None
     warnings: Sequence[str] = ()
 
-    def require(self, *paths: str, purpose: str) -> None:
-        """Raises ConfigError for each of the sections (dotted paths) that is missing."""
+    def require(self, *paths: str, purpose: str) -> list[Any]:
+        """The values at some dotted paths; raises ConfigError naming each that is missing."""
         problems = [
             Problem(Origin(self.path), path, f"is missing; {purpose} needs it")
             for path in paths
-            if self._missing(path)
+            if self._at(path) is None
         ]
         if problems:
             raise ConfigError(problems)
+        return [self._at(path) for path in paths]
 
     def problem(self, path: str, message: str) -> ConfigError:
         """A ConfigError that points at the line of the value at ``path``."""
@@ -60,11 +61,11 @@ class Config(ConfigSchema):
         """The resolved configuration, defaults included; it can be run again."""
         return render(self.tree, origins) if self.tree else ""
 
-    def _missing(self, path: str) -> bool:
+    def _at(self, path: str) -> Any:
         value: Any = self
         for key in path.split("."):
             value = getattr(value, key, None)
-        return value is None
+        return value
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

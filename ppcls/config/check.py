@@ -144,7 +144,7 @@ class Checker:
             if isinstance(marker, Many):
                 return self._many(marker, node, path)
         for member in members:
-            if dataclasses.is_dataclass(member):
+            if isinstance(member, type) and dataclasses.is_dataclass(member):
                 value = self.section(member, node, path)
                 if value is None:
                     raise _Invalid

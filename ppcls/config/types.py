@@ -43,7 +43,13 @@ def alternatives(annotation: Any) -> list[Any]:
         return [annotation]
     members = [member for arg in get_args(base) for member in alternatives(arg)]
     bounded = [m for m in members if split(m)[0] is not type(None)]
-    return [Annotated[(m, *metadata)] if metadata and m in bounded else m for m in members]
+    return [_annotate(m, metadata) if m in bounded else m for m in members]
+
+
+def _annotate(annotation: Any, metadata: tuple[Any, ...]) -> Any:
+    for item in metadata:
+        annotation = Annotated[annotation, item]
+    return annotation
 
 
 def item_annotation(annotation: Any) -> Any | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from typing import Literal
 
 import numpy as np
@@ -41,7 +42,10 @@ PIL_INTERPOLATION: dict[str, Image.Resampling] = {
 }
 # Formats that are pictures of pixels. Pillow knows more, among them PostScript, which it runs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-END_OF_JPEG = b"\xff\xd9"
+# In a scan, FF 00 is a byte FF, and FF D0 to FF D7 are restarts; FF and anything else is a marker.
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+JPEG_SEGMENTS = frozenset([*range(0xC0, 0xD0), JPEG_SCAN, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])
 EXIF_ORIENTATION = 0x0112
 
 
@@ -152,10 +156,25 @@ def _open(data: bytes) -> Image.Image:
 def _is_plain_jpeg(picture: Image.Image, data: bytes) -> bool:
     """Whether OpenCV reads it as Pillow does.
 
-    OpenCV fills the missing part of a truncated JPEG with grey and reports nothing, so one that
-    does not end in its end marker is left to Pillow's verdict.
+    OpenCV fills the missing part of a truncated or broken JPEG with grey and reports nothing, so
+    one that is not whole is left to Pillow's verdict.
     """
-    return picture.format == "JPEG" and picture.mode in ("RGB", "L") and data.endswith(END_OF_JPEG)
+    return picture.format == "JPEG" and picture.mode in ("RGB", "L") and _is_whole_jpeg(data)
+
+
+def _is_whole_jpeg(data: bytes) -> bool:
+    """Whether the segments follow one another, up to an end marker that ends the data."""
+    position, code = 2, 0
+    while (marker := JPEG_MARKER.search(data, position)) is not None:
+        if code != JPEG_SCAN and marker.start() != position:
+            return False
+        code, end = data[marker.end() - 1], marker.end()
+        if code == JPEG_END:
+            return end == len(data)
+        if code not in JPEG_SEGMENTS:
+            return False
+        position = end + int.from_bytes(data[end : end + 2], "big")
+    return False
 
 
 def _decode_cv2(data: bytes) -> np.ndarray | None:

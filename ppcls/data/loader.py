@@ -64,7 +64,6 @@ class DataLoader:
 
     Raises:
         ArgumentError: a number out of range, or workers on a system that cannot fork.
-        DataError: the first picture cannot be read (``on_error: stop``).
     """
 
     def __init__(
@@ -190,9 +189,7 @@ class DataLoader:
             try:
                 image, _ = self.dataset.sample(index, sample_generator(self.seed, 0, index))
             except Exception:
-                if self.dataset.on_error != "skip":
-                    raise
-                continue
+                continue  # the epoch that reads it applies the policy
             return image.nbytes
         return 0
 

@@ -49,7 +49,9 @@ class Classifier:
             answers.append({"file_name": name})
             try:
                 images[i] = self._read(picture)
-            except (PPClsError, OSError, ValueError) as error:
+            except OSError as error:
+                answers[i]["error"] = f"cannot be read: {error.strerror}"
+            except PPClsError as error:
                 answers[i]["error"] = str(error)
         if images:
             names = [answers[i]["file_name"] for i in images]

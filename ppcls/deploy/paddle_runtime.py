@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +31,8 @@ class PaddleRuntime:
             config.enable_use_gpu(256, 0)
         else:
             config.disable_gpu()
-        self._predictor = inference.create_predictor(config)
+        with _stdout_to_stderr():
+            self._predictor = inference.create_predictor(config)
         [input_name] = self._predictor.get_input_names()
         [output_name] = self._predictor.get_output_names()
         self._input = self._predictor.get_input_handle(input_name)
@@ -39,3 +44,16 @@ class PaddleRuntime:
         self._input.copy_from_cpu(np.ascontiguousarray(images))
         self._predictor.run()
         return self._output.copy_to_cpu()
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Paddle's C++ prints notices to standard output, which is for answers."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

@@ -35,12 +35,12 @@ def save_checkpoint(
         state: what else the run needs to go on; plain JSON values.
     """
     import paddle
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with written_whole(folder) as new:
         paddle.save(net.state_dict(), str(new / MODEL_FILE))
         arrays = {name: np.ascontiguousarray(value) for name, value in optimizer_state.items()}
-        save_file(arrays, new / OPTIMIZER_FILE)
+        (new / OPTIMIZER_FILE).write_bytes(save(arrays))
         _write_json(new / STATE_FILE, state)
         _write_json(new / MANIFEST_FILE, {p.name: describe_file(p) for p in sorted(new.iterdir())})
 

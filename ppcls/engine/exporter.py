@@ -39,19 +39,22 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
         ConfigError: the preprocessing and ``Global.image_shape`` disagree.
         TrainingError: the exported program does not answer as the network does.
     """
-    config.require("Infer.transforms", "Infer.PostProcess", purpose="export")
+    transforms, postprocess = config.require(
+        "Infer.transforms", "Infer.PostProcess", purpose="export"
+    )
     require_paddle()
     logger = log.make_logger()
     set_device("cpu", logger)
     net, state = load_network(config, logger, allow_random)
-    pipeline = Pipeline([spec.build() for spec in config.Infer.transforms])
+    pipeline = Pipeline([spec.build() for spec in transforms])
+    labels = postprocess.build(class_names=state.get("class_names")).class_names
     _check_image_shape(config, pipeline)
     folder = Path(config.Global.save_inference_dir)
     images = _sample_images(config.Global.image_shape)
     expected = _run(net, images)
     with written_whole(folder) as new:
         _save_program(net, config.Global.image_shape, new)
-        description = _describe(config, state, new)
+        description = _describe(config, state, labels, new)
         (new / DESCRIPTION_FILE).write_text(description, encoding="utf-8")
         read_exported(new)
         difference = _compare(expected, PaddleRuntime(new)(images))
@@ -68,13 +71,12 @@ def _save_program(net: Any, image_shape: list[int], folder: Path) -> None:
     paddle.jit.save(static, str(folder / Path(PROGRAM_FILE).stem))
 
 
-def _describe(config: Config, state: dict[str, Any], folder: Path) -> str:
+def _describe(config: Config, state: dict[str, Any], labels: list[str] | None, folder: Path) -> str:
     import paddle
 
     from ppcls import __version__
 
     infer = _plain(config.tree, "Infer")
-    post = config.Infer.PostProcess.build(class_names=state.get("class_names"))
     metric = state.get("metric")
     content = {
         "model_name": config.Arch.name,
@@ -83,7 +85,7 @@ def _describe(config: Config, state: dict[str, Any], folder: Path) -> str:
         "PreProcess": {"transform_ops": infer["transforms"]},
         # The names travel in `labels`: the folder needs no other file.
         "PostProcess": {**infer["PostProcess"], "class_id_map_file": None},
-        "labels": post.class_names,
+        "labels": labels,
         "metrics": {"main": metric, "epoch": state["epoch"]} if metric is not None else {},
         "versions": {"ppcls": __version__, "paddle": paddle.__version__},
         "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},

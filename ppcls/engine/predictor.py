@@ -63,17 +63,19 @@ class Predictor:
 def _from_config(config: Config, allow_random: bool, logger: Any) -> Classifier:
     import paddle
 
-    config.require("Infer.transforms", "Infer.PostProcess", purpose="prediction")
+    infer, transforms, postprocess = config.require(
+        "Infer", "Infer.transforms", "Infer.PostProcess", purpose="prediction"
+    )
     set_device(config.Global.device, logger)
     net, state = load_network(config, logger, allow_random)
-    pipeline = Pipeline([spec.build() for spec in config.Infer.transforms])
-    postprocess = config.Infer.PostProcess.build(class_names=state.get("class_names"))
+    pipeline = Pipeline([spec.build() for spec in transforms])
 
     def run(images: np.ndarray) -> np.ndarray:
         with paddle.no_grad():
             return net(paddle.to_tensor(images)).numpy()
 
-    return Classifier(pipeline, run, postprocess, config.Infer.batch_size)
+    answers = postprocess.build(class_names=state.get("class_names"))
+    return Classifier(pipeline, run, answers, infer.batch_size)
 
 
 def _from_exported(folder: str | Path) -> Classifier:

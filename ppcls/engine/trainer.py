@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppcls.config import Config
-from ppcls.data.loader import Batch
+from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_reader, to_tensors
 from ppcls.engine.checkpoint import find_checkpoint, load_optimizer, load_state, save_checkpoint
@@ -21,8 +21,9 @@ from ppcls.engine.evaluator import (
     iteration_reporter,
 )
 from ppcls.engine.model import create_model
-from ppcls.errors import EnvironmentProblem
+from ppcls.errors import EnvironmentProblem, TrainingError
 from ppcls.losses import CombinedLoss
+from ppcls.registry import Spec
 from ppcls.weights import find_weights, load_weights
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config, handlers: Sequence[Handler] | None = None):
-        config.require("DataLoader.Train", "Loss.Train", "Optimizer", purpose="training")
+        needed = config.require("DataLoader.Train", "Loss.Train", "Optimizer", purpose="training")
         self._evaluates = config.Global.eval_during_train
         if self._evaluates:
             config.require("DataLoader.Eval", "Metric.Eval", purpose="evaluation during training")
@@ -90,7 +91,7 @@ class Trainer:
         self._open_folder()
         self.state = TrainState()
         self._build_readers()
-        self._build_network()
+        self._build_network(*needed[1:])
         self._restore()
         self.world.connect()
         self.model = self._parallel()
@@ -141,7 +142,13 @@ class Trainer:
         return Step(index, len(batch.labels), lr, logits, targets, losses)
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluates the network as it is now; all processes must call."""
+        """Evaluates the network as it is now; all processes must call.
+
+        Raises:
+            TrainingError: the configuration says not to evaluate during training.
+        """
+        if self.eval_reader is None:
+            raise TrainingError("Global.eval_during_train is off, so nothing was read to evaluate")
         self.world.share_buffers(self.net)
         report = iteration_reporter(
             self.logger, self.state.epoch, self.config.Global.print_batch_step
@@ -192,13 +199,13 @@ class Trainer:
 
     def _build_readers(self) -> None:
         self.reader = build_reader(self.config, "Train", self.world, self.logger)
-        self.eval_reader = None
+        self.eval_reader: DataLoader | None = None
         if self._evaluates:
             self.eval_reader = build_reader(self.config, "Eval", self.world, self.logger)
             names = self.eval_reader.dataset.class_names, self.reader.dataset.class_names
             check_class_names(*names)
 
-    def _build_network(self) -> None:
+    def _build_network(self, losses: list[Spec], optimizer: Spec) -> None:
         import paddle
 
         config = self.config
@@ -206,10 +213,10 @@ class Trainer:
         paddle.seed(config.Global.seed)
         pretrained = config.Arch.extra["pretrained"] or None
         self.net = create_model(config.Arch.name, pretrained=pretrained, **config.Arch.arguments)
-        self.loss = CombinedLoss([spec.build() for spec in config.Loss.Train])
-        eval_losses = config.Loss.Eval
+        self.loss = CombinedLoss([spec.build() for spec in losses])
+        eval_losses = config.Loss.Eval if config.Loss else None
         self.eval_loss = CombinedLoss([s.build() for s in eval_losses]) if eval_losses else None
-        self.optimizer = config.Optimizer.build(
+        self.optimizer = optimizer.build(
             epochs=config.Global.epochs, steps_per_epoch=len(self.reader), network=self.net
         )
 

@@ -74,9 +74,7 @@ class Mean(Averages):
 
         with paddle.no_grad():
             # 64 bits: an epoch's sum of 32-bit losses would lose digits of the small ones.
-            scalars = [
-                paddle.to_tensor(values[n]).astype("float64").reshape([]) for n in self.names
-            ]
+            scalars = [paddle.assign(values[n]).astype("float64").reshape([]) for n in self.names]
             self._add(paddle.stack(scalars) * samples, samples)
 
 

@@ -21,8 +21,8 @@ SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".safetensors")
 NAME_TABLE = "StructuredToParameterName@@"
 
 # Looked up from live objects, because numpy 1 and 2 keep these functions in different modules.
-_reconstruct = np.empty(0).__reduce__()[0]
-_scalar = np.float32(0).__reduce__()[0]
+_reconstruct: Any = np.empty(0).__reduce__()[0]
+_scalar: Any = np.float32(0).__reduce__()[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:

@@ -1,0 +1,1 @@
+"""Speed claims as scripts: each prints our figure, and a peer's in the same run."""
