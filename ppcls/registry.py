@@ -68,11 +68,13 @@ class Registry(Generic[T]):
         package: the package or module whose import registers them.
         probe: whether building one is cheap and checks its arguments, so that checking a
             configuration builds it once.
+        sequence: ``module:function`` that checks whether built ones fit behind each other.
     """
 
-    def __init__(self, kind: str, package: str, probe: bool = False):
+    def __init__(self, kind: str, package: str, probe: bool = False, sequence: str = ""):
         self.kind = kind
         self.probe = probe
+        self._sequence = sequence
         self._package = package
         self._entries: dict[str, Entry] = {}
         self._discovered = False
@@ -118,6 +120,12 @@ class Registry(Generic[T]):
         entry = self.entry(name)
         asked = {key: value for key, value in context.items() if key in entry.context()}
         return entry.builder(**{**entry.preset, **arguments}, **asked)
+
+    def check_sequence(self, components: list[Any]) -> None:
+        """Raises ArgumentError if a list of these components cannot work in this order."""
+        if self._sequence:
+            module, _, function = self._sequence.partition(":")
+            getattr(importlib.import_module(module), function)(components)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -186,7 +194,9 @@ class Many:
 
 
 BACKBONES: Registry[Any] = Registry("network", "ppcls.backbones")
-TRANSFORMS: Registry[Any] = Registry("transform", "ppcls.data.transforms", probe=True)
+TRANSFORMS: Registry[Any] = Registry(
+    "transform", "ppcls.data.transforms", probe=True, sequence="ppcls.data.pipeline:layout"
+)
 DATASETS: Registry[Any] = Registry("data set", "ppcls.data.datasets")
 SAMPLERS: Registry[Any] = Registry("sampler", "ppcls.data.samplers")
 LOSSES: Registry[Any] = Registry("loss", "ppcls.losses", probe=True)

@@ -32,6 +32,7 @@ class Checker:
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
         self._to_probe: list[tuple[Spec, Node, str]] = []
+        self._sequences: list[tuple[Registry[Any], list[Spec], Node, str]] = []
 
     def section(self, cls: type, node: Node, path: str = "") -> Any | None:
         """An instance of the dataclass ``cls``, or None if a problem was found in it."""
@@ -58,6 +59,12 @@ class Checker:
                 self._report_argument(error, node, path)
             except PPClsError as error:
                 self._report(node.origin, path, str(error))
+        for registry, specs, node, path in self._sequences:
+            try:
+                registry.check_sequence([spec.build(**context) for spec in specs])
+            except PPClsError as error:  # a component's own mistake is reported already
+                if not any(problem.path.startswith(path) for problem in self.problems):
+                    self._report(node.origin, path, str(error))
 
     # A map of arguments ------------------------------------------------------------------------
 
@@ -199,6 +206,8 @@ class Checker:
                 complete = False
         if not complete:
             raise _Invalid
+        if marker.registry.probe:
+            self._sequences.append((marker.registry, specs, node, path))
         return specs
 
     def _item(self, registry: Registry[Any], node: Node, path: str) -> Spec:

@@ -6,10 +6,12 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppcls.config import Config
+from ppcls.data.datasets import PictureDataset
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.data.pipeline import Pipeline
 from ppcls.engine.distributed import World
 from ppcls.errors import ArgumentError
+from ppcls.registry import Spec
 
 if TYPE_CHECKING:
     import paddle
@@ -26,7 +28,7 @@ def build_reader(
     """
     section = getattr(config.DataLoader, mode)
     class_num = config.Arch.arguments["class_num"]
-    dataset = section.dataset.build(class_num=class_num, mode=mode)
+    dataset: PictureDataset = section.dataset.build(class_num=class_num, mode=mode)
     seed = config.Global.seed
     try:
         sampler = section.sampler.build(
@@ -46,6 +48,14 @@ def build_reader(
         timeout=section.loader.timeout,
         on_bad_sample=lambda text: logger.warning(f"left out: {text}"),
     )
+
+
+def build_inference_pipeline(config: Config, transforms: list[Spec]) -> Pipeline:
+    """The preprocessing of ``Infer.transforms``; raises ConfigError if it does not end in CHW."""
+    try:
+        return Pipeline([spec.build() for spec in transforms])
+    except ArgumentError as error:
+        raise config.problem("Infer.transforms", str(error)) from None
 
 
 def to_tensors(batch: Batch, pipeline: Pipeline) -> tuple[paddle.Tensor, paddle.Tensor]:

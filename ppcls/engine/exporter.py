@@ -14,6 +14,7 @@ from ppcls.data.pipeline import Pipeline
 from ppcls.deploy.exported import DESCRIPTION_FILE, PROGRAM_FILE, read_exported
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
+from ppcls.engine.batch import build_inference_pipeline
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.evaluator import load_network
 from ppcls.engine.folders import written_whole
@@ -46,7 +47,7 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     logger = log.make_logger()
     set_device("cpu", logger)
     net, state = load_network(config, logger, allow_random)
-    pipeline = Pipeline([spec.build() for spec in transforms])
+    pipeline = build_inference_pipeline(config, transforms)
     labels = postprocess.build(class_names=state.get("class_names")).class_names
     _check_image_shape(config, pipeline)
     folder = Path(config.Global.save_inference_dir)

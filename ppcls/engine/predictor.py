@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import Config
-from ppcls.data.pipeline import Pipeline
 from ppcls.deploy.classifier import Answer, Classifier, Picture, find_pictures
 from ppcls.deploy.exported import read_exported
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
+from ppcls.engine.batch import build_inference_pipeline
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.evaluator import load_network
 
@@ -68,7 +68,7 @@ def _from_config(config: Config, allow_random: bool, logger: Any) -> Classifier:
     )
     set_device(config.Global.device, logger)
     net, state = load_network(config, logger, allow_random)
-    pipeline = Pipeline([spec.build() for spec in transforms])
+    pipeline = build_inference_pipeline(config, transforms)
 
     def run(images: np.ndarray) -> np.ndarray:
         with paddle.no_grad():
