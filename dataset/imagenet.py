@@ -112,7 +112,7 @@ def train_classes(root: Path, expected: int | None) -> list[str]:
         raise LayoutError(
             f"{folder}: expected {expected} class folders, found {len(classes)}{hint}"
         )
-    if expected is None and missing:
+    if expected in (None, 1000) and missing:
         warn(
             f"{folder}: ImageNet-1k has 1000 classes, found {len(classes)}; missing: "
             f"{some(missing)}. Labels count the folders that are there: not those of ImageNet-1k"

@@ -137,8 +137,8 @@ def _config_check(options: argparse.Namespace) -> int:
             _report(error, options)
             code = error.exit_code
         else:
-            for warning in config.warnings:
-                sys.stderr.write(f"{warning}\n")
+            if warning := config.warning():
+                sys.stderr.write(f"{path}: {warning}\n")
             sys.stdout.write(f"{path}: ok\n")
     return code
 

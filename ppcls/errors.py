@@ -28,6 +28,14 @@ class TrainingError(PPClsError):
     """A run that cannot go on, such as a loss that is not finite."""
 
 
+class Stopped(PPClsError):
+    """A run that was told to stop by a signal, and has saved what it had."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 class UsageError(PPClsError):
     """A wrong command line."""
 

@@ -28,7 +28,7 @@ class Config(ConfigSchema):
     Attributes:
         path: the file it was read from.
         tree: all values, defaults included, with their origins.
-        warnings: keys that were accepted without having a meaning here.
+        warnings: keys that were accepted without having a meaning here: where, and why.
     """
 
     path: str = ""
@@ -56,6 +56,12 @@ class Config(ConfigSchema):
             node = node.value[key]
             origin = node.origin
         return ConfigError([Problem(origin, path, message)])
+
+    def warning(self) -> str | None:
+        """One text about all keys without a meaning here, or None."""
+        if not self.warnings:
+            return None
+        return f"accepted, but without a meaning here: {'; '.join(self.warnings)}"
 
     def to_yaml(self, origins: bool = False) -> str:
         """The resolved configuration, defaults included; it can be run again."""

@@ -122,7 +122,7 @@ class Checker:
         node = given[key]
         for pattern, reason in NO_MEANING.items():
             if fnmatchcase(at, pattern):
-                self.warnings.append(f"{node.origin}: {at}: has no meaning here: {reason}")
+                self.warnings.append(f"{node.origin}: {at}: {reason}")
                 del given[key]
                 return True
         for pattern, admitted in NOT_YET.items():

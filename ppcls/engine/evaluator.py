@@ -38,8 +38,7 @@ class Evaluator:
         self.config = config
         self.world = World.from_environment()
         self.logger = log.make_logger(enabled=self.world.is_first)
-        for warning in config.warnings:
-            self.logger.warning(warning)
+        log.warn_of_config(self.logger, config)
         self.reader = build_reader(config, "Eval", self.world, self.logger)
         set_device(config.Global.device, self.logger)
         self.net, self.state = load_network(config, self.logger, allow_random)

@@ -45,6 +45,7 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     )
     require_paddle()
     logger = log.make_logger()
+    log.warn_of_config(logger, config)
     set_device("cpu", logger)
     net, state = load_network(config, logger, allow_random)
     pipeline = build_inference_pipeline(config, transforms)

@@ -27,17 +27,19 @@ def report_failure(error: BaseException, world: World, folder: Path | None) -> N
     }
     try:
         if folder is not None and folder.is_dir():
-            path = folder / f"error.{world.rank}.json"
-            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            _record_file(world, folder).write_text(json.dumps(record, indent=1), encoding="utf-8")
         _tell_launcher(f"[rank {world.rank}] {record['error']}\n")
     except OSError as problem:
         sys.stderr.write(f"the failure could not be recorded: {problem}\n")
 
 
-def forget_failures(folder: Path) -> None:
-    """Removes the records of an earlier run."""
-    for path in folder.glob("error.*.json"):
-        path.unlink(missing_ok=True)
+def forget_failure(world: World, folder: Path) -> None:
+    """Removes what this process recorded in an earlier run."""
+    _record_file(world, folder).unlink(missing_ok=True)
+
+
+def _record_file(world: World, folder: Path) -> Path:
+    return folder / f"error.{world.rank}.json"
 
 
 def _tell_launcher(message: str) -> None:

@@ -18,9 +18,12 @@ and in between, ``scalars(kind, values)`` whenever results are there.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +31,7 @@ from ppcls.config import Config
 from ppcls.engine import logging as log
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import build_metric
-from ppcls.errors import TrainingError
+from ppcls.errors import Stopped, TrainingError
 from ppcls.metrics.base import CombinedMetric, Mean
 
 if TYPE_CHECKING:
@@ -74,7 +77,12 @@ def default_handlers(config: Config, world: World) -> list[Handler]:
             handlers.append(trackers.VisualDL())
     if config.Global.eval_during_train:
         handlers.append(Evaluate())
-    return [*handlers, Checkpoints()]
+    handlers.append(Checkpoints())
+    if world.size == 1:
+        # Several processes would have to agree on the step to stop after; a launcher's signal
+        # ends them at once, and `latest` is that of the last epoch.
+        handlers.append(StopOnSignal())
+    return handlers
 
 
 class SeedSteps(Handler):
@@ -196,6 +204,51 @@ class Checkpoints(Handler):
             trainer.save(f"epoch_{epoch}")
         trainer.save("latest")
         trainer.world.wait()
+
+
+class StopOnSignal(Handler):
+    """On Ctrl-C or SIGTERM, finishes the step, saves ``latest`` and stops; a second one forces."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def fit_start(self, trainer: Trainer) -> None:
+        """Listens, if this is the main thread; no other may."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+
+    def step_end(self, trainer: Trainer, step: Step) -> None:
+        """Stops in the middle of an epoch."""
+        if self._received and trainer.state.step_in_epoch < len(trainer.reader):
+            trainer.save("latest")
+            self._stop(trainer)
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Stops between epochs, where ``latest`` has just been saved."""
+        if self._received:
+            self._stop(trainer)
+
+    def close(self, trainer: Trainer) -> None:
+        """Stops listening."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
+            raise Stopped("stopped at once, by a second signal; the last checkpoint stands", number)
+        self._received = number
+
+    def _stop(self, trainer: Trainer) -> None:
+        number = self._received or signal.SIGTERM
+        state, folder = trainer.state, trainer.folder / "latest"
+        raise Stopped(
+            f"stopped by {signal.Signals(number).name} in epoch {state.epoch}, after step "
+            f"{state.global_step}; go on with -o Global.checkpoints={folder}",
+            number,
+        )
 
 
 class _Clock:

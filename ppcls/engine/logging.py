@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from ppcls.config import Config
+
 FORMAT = "[%(asctime)s] ppcls %(levelname)s: %(message)s"
 DATE = "%Y/%m/%d %H:%M:%S"
 
@@ -43,6 +45,12 @@ def make_logger(
         handler.setFormatter(logging.Formatter(FORMAT, DATE))
         logger.addHandler(handler)
     return logger
+
+
+def warn_of_config(logger: logging.Logger, config: Config) -> None:
+    """Says once which keys of a configuration are accepted but mean nothing here."""
+    if text := config.warning():
+        logger.warning(text)
 
 
 def close_logger(logger: logging.Logger) -> None:

@@ -66,6 +66,7 @@ def _from_config(config: Config, allow_random: bool, logger: Any) -> Classifier:
     infer, transforms, postprocess = config.require(
         "Infer", "Infer.transforms", "Infer.PostProcess", purpose="prediction"
     )
+    log.warn_of_config(logger, config)
     set_device(config.Global.device, logger)
     net, state = load_network(config, logger, allow_random)
     pipeline = build_inference_pipeline(config, transforms)

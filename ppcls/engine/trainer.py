@@ -20,6 +20,7 @@ from ppcls.engine.evaluator import (
     evaluate,
     iteration_reporter,
 )
+from ppcls.engine.failure import forget_failure
 from ppcls.engine.model import create_model
 from ppcls.errors import EnvironmentProblem, TrainingError
 from ppcls.losses import CombinedLoss
@@ -38,12 +39,14 @@ class TrainState:
 
     Attributes:
         epoch: the epoch in progress, or the last finished one between epochs; from 1.
+        step_in_epoch: steps of the epoch in progress so far; 0 between epochs.
         global_step: optimizer steps so far.
         metric: result of the last evaluation (the first metric of Metric.Eval).
         best_metric, best_epoch: the best result so far, and when.
     """
 
     epoch: int = 0
+    step_in_epoch: int = 0
     global_step: int = 0
     metric: float | None = None
     best_metric: float | None = None
@@ -104,7 +107,7 @@ class Trainer:
     def fit(self) -> TrainState:
         """Trains to ``Global.epochs``; returns how far the run came and its best result."""
         epochs = self.config.Global.epochs
-        if self.state.epoch >= epochs:
+        if self._done():
             self.logger.info(
                 f"nothing to train: the checkpoint has reached epoch {self.state.epoch} and "
                 f"Global.epochs is {epochs}"
@@ -112,8 +115,9 @@ class Trainer:
             return self.state
         try:
             self.emit("fit_start")
-            while self.state.epoch < epochs:
-                self.state.epoch += 1
+            while not self._done():
+                if not self.state.step_in_epoch:
+                    self.state.epoch += 1
                 self._train_epoch()
             self.emit("fit_end")
         finally:
@@ -121,13 +125,19 @@ class Trainer:
             self.close()
         return self.state
 
+    def _done(self) -> bool:
+        return self.state.epoch >= self.config.Global.epochs and not self.state.step_in_epoch
+
     def _train_epoch(self) -> None:
         self.model.train()
         self.emit("epoch_start")
-        for index, batch in enumerate(self.reader.epoch(self.state.epoch)):
+        start = self.state.step_in_epoch
+        for index, batch in enumerate(self.reader.epoch(self.state.epoch, start), start):
             self.emit("step_start")
             step = self._step(index, batch)
+            self.state.step_in_epoch = index + 1
             self.emit("step_end", step)
+        self.state.step_in_epoch = 0
         self.emit("epoch_end")
 
     def _step(self, index: int, batch: Batch) -> Step:
@@ -188,14 +198,14 @@ class Trainer:
     def _open_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            forget_failure(self.world, self.folder)
             if self.world.is_first:
                 config_file = self.folder / "config.yaml"
                 config_file.write_text(self.config.to_yaml(), encoding="utf-8")
             self.logger = log.make_logger(self.folder / "train.log", self.world.is_first)
         except OSError as error:
             raise EnvironmentProblem(f"cannot write to {self.folder}: {error.strerror}") from None
-        for warning in self.config.warnings:
-            self.logger.warning(warning)
+        log.warn_of_config(self.logger, self.config)
 
     def _build_readers(self) -> None:
         self.reader = build_reader(self.config, "Train", self.world, self.logger)
@@ -229,7 +239,13 @@ class Trainer:
             self.optimizer.load_state_dict(load_optimizer(folder))
             known = {name: state[name] for name in asdict(self.state)}
             self.state = TrainState(**known)
-            self.logger.info(f"resumed from {folder}, after epoch {self.state.epoch}")
+            step = self.state.step_in_epoch
+            place = (
+                f"in epoch {self.state.epoch}, after step {step}"
+                if step
+                else (f"after epoch {self.state.epoch}")
+            )
+            self.logger.info(f"resumed from {folder}, {place}")
             if state["random"]["seed"] != section.seed:
                 message = (
                     f"Global.seed is {section.seed}, the checkpoint's {state['random']['seed']}"
