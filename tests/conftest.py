@@ -57,6 +57,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     return folder / "output" / support.NET
 
 
+@pytest.fixture(scope="session")
+def lively(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A checkpoint whose answers differ widely between pictures; not to be changed.
+
+    A few steps of training leave a network that gives every picture nearly the same scores.
+    """
+    return support.lively_checkpoint(tmp_path_factory.mktemp("lively") / "best_model", pictures)
+
+
 @pytest.fixture
 def checkpoint(trained: Path, tmp_path: Path) -> Path:
     """A copy of ``trained/epoch_1``, to be damaged."""
@@ -64,12 +73,12 @@ def checkpoint(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported folder of ``trained/best_model``; not to be changed."""
+def exported(trained: Path, lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder of ``lively``; not to be changed."""
     from ppcls import export_model
 
     folder = tmp_path_factory.mktemp("exported") / "inference"
-    weights = f"Global.pretrained_model={trained / 'best_model'}"
+    weights = f"Global.pretrained_model={lively}"
     inference = f"Global.save_inference_dir={folder}"
     export_model(support.load(trained / "config.yaml", weights, inference))
     return folder

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ppcls.engine import published
 from ppcls.engine.folders import written_whole
 from ppcls.errors import WeightsError
 from ppcls.weights.manifest import describe_file, verify_files
@@ -22,6 +24,21 @@ from ppcls.weights.source import MODEL_FILE
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint to go on from.
+
+    Attributes:
+        weights: the file with the network's weights.
+        optimizer: the optimizer's arrays, keyed by parameter name.
+        state: how far the run had come; ``epoch`` at least.
+    """
+
+    weights: Path
+    optimizer: dict[str, np.ndarray]
+    state: dict[str, Any]
 
 
 def save_checkpoint(
@@ -45,18 +62,25 @@ def save_checkpoint(
         _write_json(new / MANIFEST_FILE, {p.name: describe_file(p) for p in sorted(new.iterdir())})
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """Compares every file with the manifest, then reads ``state.json``.
+def open_checkpoint(source: str) -> Checkpoint:
+    """What ``Global.checkpoints`` names: a checkpoint folder, or a prefix of PaddleClas's.
 
     Raises:
-        WeightsError: naming the file that is missing, cut off or altered.
+        WeightsError: it is no checkpoint that a run can go on from, or a file of it is damaged.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / MANIFEST_FILE}: cannot be read: {error}") from None
-    verify_files(folder, manifest)
-    return read_state(folder)
+    path = Path(source).expanduser()
+    folder = path.parent if path.name in (MODEL_FILE, Path(MODEL_FILE).stem) else path
+    if (folder / MANIFEST_FILE).is_file():
+        return _open_folder(folder)
+    prefix = path.with_suffix("") if path.suffix == ".pdparams" else path
+    if published.is_checkpoint(prefix):
+        return Checkpoint(*published.read_checkpoint(prefix))
+    if path.exists() or path.with_name(path.name + ".pdparams").is_file():
+        raise WeightsError(
+            f"{source}: is no checkpoint that a run can go on from ({MANIFEST_FILE} is missing); "
+            "to start from its weights, use Global.pretrained_model"
+        )
+    raise WeightsError(f"{source}: there is no such checkpoint")
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -65,29 +89,17 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def load_optimizer(folder: Path) -> dict[str, np.ndarray]:
-    """Reads the optimizer's arrays of a verified checkpoint."""
+def _open_folder(folder: Path) -> Checkpoint:
+    """Compares every file with the manifest before it is used."""
     from safetensors.numpy import load_file
 
-    return load_file(folder / OPTIMIZER_FILE)
-
-
-def find_checkpoint(source: str) -> Path:
-    """The folder that ``Global.checkpoints`` means: itself, or the folder of its weights file.
-
-    Raises:
-        WeightsError: it is no checkpoint that a run can go on from.
-    """
-    path = Path(source).expanduser()
-    folder = path.parent if path.name in (MODEL_FILE, Path(MODEL_FILE).stem) else path
-    if (folder / MANIFEST_FILE).is_file():
-        return folder
-    if path.exists() or path.with_name(path.name + ".pdparams").is_file():
-        raise WeightsError(
-            f"{source}: is not a checkpoint folder of ppcls ({MANIFEST_FILE} is missing), so a run "
-            "cannot go on from it; to start from its weights, use Global.pretrained_model"
-        )
-    raise WeightsError(f"{source}: there is no such checkpoint")
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder / MANIFEST_FILE}: cannot be read: {error}") from None
+    verify_files(folder, manifest)
+    state = read_state(folder)
+    return Checkpoint(folder / MODEL_FILE, load_file(folder / OPTIMIZER_FILE), state)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

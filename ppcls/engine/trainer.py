@@ -11,7 +11,7 @@ from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_reader, to_tensors
-from ppcls.engine.checkpoint import find_checkpoint, load_optimizer, load_state, save_checkpoint
+from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import (
@@ -106,14 +106,13 @@ class Trainer:
 
     def fit(self) -> TrainState:
         """Trains to ``Global.epochs``; returns how far the run came and its best result."""
-        epochs = self.config.Global.epochs
-        if self._done():
-            self.logger.info(
-                f"nothing to train: the checkpoint has reached epoch {self.state.epoch} and "
-                f"Global.epochs is {epochs}"
-            )
-            return self.state
         try:
+            if self._done():
+                self.logger.info(
+                    f"nothing to train: the checkpoint has reached epoch {self.state.epoch}, and "
+                    f"Global.epochs is {self.config.Global.epochs}"
+                )
+                return self.state
             self.emit("fit_start")
             while not self._done():
                 if not self.state.step_in_epoch:
@@ -233,30 +232,29 @@ class Trainer:
     def _restore(self) -> None:
         section = self.config.Global
         if section.checkpoints:
-            folder = find_checkpoint(section.checkpoints)
-            state = load_state(folder)
-            load_weights(self.net, folder)
-            self.optimizer.load_state_dict(load_optimizer(folder))
-            known = {name: state[name] for name in asdict(self.state)}
-            self.state = TrainState(**known)
-            step = self.state.step_in_epoch
-            place = (
-                f"in epoch {self.state.epoch}, after step {step}"
-                if step
-                else (f"after epoch {self.state.epoch}")
-            )
-            self.logger.info(f"resumed from {folder}, {place}")
-            if state["random"]["seed"] != section.seed:
-                message = (
-                    f"Global.seed is {section.seed}, the checkpoint's {state['random']['seed']}"
-                )
-                self.logger.warning(f"{message}: the run goes on with another order of samples")
+            self._resume(open_checkpoint(section.checkpoints))
         elif section.pretrained_model:
             path = find_weights(section.pretrained_model)
             report = load_weights(self.net, path, ignore_head=section.ignore_head, adapt_head=True)
             self.logger.info(f"loaded {path}: {report}")
             if report.new_head:
                 self.logger.info(f"the classifier starts anew, for {self.net.class_num} classes")
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        load_weights(self.net, checkpoint.weights)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        state = checkpoint.state
+        steps = state["epoch"] * len(self.reader)  # for checkpoints that do not say
+        known = {name: state[name] for name in asdict(self.state) if name in state}
+        self.state = TrainState(**{"global_step": steps, **known})
+        place = f"after epoch {self.state.epoch}"
+        if self.state.step_in_epoch:
+            place = f"in epoch {self.state.epoch}, after step {self.state.step_in_epoch}"
+        self.logger.info(f"resumed from {checkpoint.weights.parent}, {place}")
+        seed, before = self.config.Global.seed, state.get("random", {}).get("seed")
+        if before not in (seed, None):
+            message = f"Global.seed is {seed}, the checkpoint's {before}"
+            self.logger.warning(f"{message}: the run goes on with another order of samples")
 
     def _parallel(self) -> Any:
         if self.world.size == 1:

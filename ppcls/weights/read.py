@@ -62,23 +62,28 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         WeightsError: the file is missing, damaged, of another kind, or holds anything but arrays.
     """
     path = Path(path)
-    state = read_container(path)
-    state.pop(NAME_TABLE, None)
-    weights = {}
-    for name, value in state.items():
-        if isinstance(value, tuple) and len(value) == 2:
-            value = value[1]
+    weights = read_arrays(path)
+    weights.pop(NAME_TABLE, None)
+    for name, value in weights.items():
         if not isinstance(value, np.ndarray) or value.dtype.hasobject:
             kind = type(value).__name__
             raise WeightsError(f"{path}: expected arrays only, but '{name}' is a {kind}")
-        weights[name] = value
     if not weights:
         raise WeightsError(f"{path}: holds no weights")
     return weights
 
 
-def read_container(path: Path) -> dict[str, Any]:
-    """What a file holds: arrays, and in ``.pdopt`` and ``.pdstates`` also numbers and maps."""
+def read_arrays(path: Path) -> dict[str, Any]:
+    """A file's entries by name: arrays, and whatever plain values stand between them."""
+    content = read_container(path)
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise WeightsError(f"{path}: expected a table of named arrays, received another content")
+    # Paddle writes some tensors as (name, array).
+    return {name: v[1] if _is_named(v) else v for name, v in content.items()}
+
+
+def read_container(path: Path) -> Any:
+    """What a file holds, read safely; raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     if path.suffix not in SUFFIXES:
@@ -89,10 +94,11 @@ def read_container(path: Path) -> dict[str, Any]:
     if not head:
         raise WeightsError(f"{path}: is empty (0 bytes)")
     read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
-    content = read(path, head)
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise WeightsError(f"{path}: expected a table of named arrays, received another content")
-    return dict(content)
+    return read(path, head)
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
 
 
 def _read_pickle(path: Path, head: bytes) -> Any:

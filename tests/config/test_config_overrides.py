@@ -36,7 +36,7 @@ def get(config, path):
         ("Arch.pretrained=True", "Arch.pretrained", True),
         ("Arch.pretrained=best_model", "Arch.pretrained", "best_model"),
         (f"{OPS}.1.RandCropImage.size=[48, 64]", f"{OPS}.1.RandCropImage.size", [48, 64]),
-        (f"{OPS}.1=ToCHWImage", f"{OPS}.1", {"ToCHWImage": {}}),
+        (f"{OPS}.1=RandFlipImage", f"{OPS}.1", {"RandFlipImage": {"flip_code": 1, "prob": 0.5}}),
         ("Loss.Train.0.CELoss.epsilon=null", "Loss.Train.0.CELoss.epsilon", None),
         ("Metric.Eval=[{TopkAcc: {topk: 2}}]", "Metric.Eval.0.TopkAcc.topk", 2),
         ("AMP.level=O2", "AMP.level", "O2"),
