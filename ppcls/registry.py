@@ -160,6 +160,17 @@ class Spec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    def probe(self, **context: Any) -> None:
+        """Checks the arguments, if that is cheap; raises ArgumentError.
+
+        A component whose building is not cheap may have a static method ``check_arguments`` over
+        some of its arguments.
+        """
+        if self.registry.probe:
+            self.build(**context)
+        elif check := getattr(self.registry.entry(self.name).builder, "check_arguments", None):
+            check(**{name: self.arguments[name] for name in inspect.signature(check).parameters})
+
     def build(self, **context: Any) -> Any:
         """Builds the component; components among its arguments are built first."""
         arguments = {key: _built(value, context) for key, value in self.arguments.items()}

@@ -6,6 +6,7 @@ section's dataclass or a component's builder). Every mistake is collected, none 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -51,10 +52,10 @@ class Checker:
         return None
 
     def probe(self, context: Mapping[str, Any]) -> None:
-        """Builds each cheap component once, so that its constructor checks its arguments."""
+        """Lets each component check its arguments: cheap ones by being built once."""
         for spec, node, path in self._to_probe:
             try:
-                spec.build(**context)
+                spec.probe(**context)
             except ArgumentError as error:
                 self._report_argument(error, node, path)
             except PPClsError as error:
@@ -103,9 +104,10 @@ class Checker:
                 self._report(node.origin, at, f"is missing; expected {expected}")
             raise _Invalid
         if not dataclasses.is_dataclass(argument.default):
-            if argument.default is not None or not _is_structure(argument.annotation):
-                given[argument.name] = from_plain(argument.default)
-            return argument.default
+            default = copy.deepcopy(argument.default)  # lists must not be shared between runs
+            if default is not None or not _is_structure(argument.annotation):
+                given[argument.name] = from_plain(default)
+            return default
         given[argument.name] = Node({}, DEFAULT)
         return self.section(type(argument.default), given[argument.name], at)
 
@@ -130,8 +132,8 @@ class Checker:
                 if node.plain() in admitted:
                     del given[key]
                     return True
-                message = f"is not supported by this version; only {admitted[0]!r} is"
-                self._report(node.origin, at, message)
+                only = "" if admitted[0] is None else f"; only {admitted[0]!r} is"
+                self._report(node.origin, at, f"is not supported by this version{only}")
                 return False
         hint = suggestion(key, arguments)
         guessed.update(name for name in arguments if f"'{name}'" in hint)
@@ -194,9 +196,9 @@ class Checker:
         return self._spec(marker.registry, values.pop(NAME), values, node, path, extra)
 
     def _many(self, marker: Many, node: Node, path: str) -> list[Spec]:
-        if not isinstance(node.value, list):
-            message = f"expected a list of {marker.registry.kind}s, '- Name: {{argument: value}}'"
-            self._report(node.origin, path, f"{message}, received {node.plain()!r}")
+        if not isinstance(node.value, list) or not node.value:
+            expected = f"a list of {marker.registry.kind}s, at least one: '- Name: {{key: value}}'"
+            self._report(node.origin, path, f"expected {expected}; received {node.plain()!r}")
             raise _Invalid
         specs, complete = [], True
         for i, item in enumerate(node.value):
@@ -242,8 +244,7 @@ class Checker:
         extra: dict[str, Any] | None = None,
     ) -> Spec:
         spec = Spec(registry, name, values, extra or {})
-        if registry.probe:
-            self._to_probe.append((spec, node, path))
+        self._to_probe.append((spec, node, path))
         return spec
 
     def _map(self, node: Node, path: str) -> dict[str, Node]:

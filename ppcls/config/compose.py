@@ -36,12 +36,19 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> Node:
     merged = Node({}, tree.origin)
     for base, origin in _bases(base_node):
         base_path = Path(os.path.normpath(path.parent / base))
+        if not _is_file(base_path):
+            raise ConfigError([Problem(origin, BASE, f"there is no file '{base_path}'")])
         if base_path.resolve() in {p.resolve() for p in (*above, path)}:
             raise ConfigError([Problem(origin, BASE, f"'{base}' includes itself")])
-        if not base_path.is_file():
-            raise ConfigError([Problem(origin, BASE, f"there is no file '{base_path}'")])
         merged = _merge(merged, _read_with_bases(base_path, (*above, path)))
     return _merge(merged, tree)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _bases(node: Node | None) -> list[tuple[str, Origin]]:
@@ -101,7 +108,7 @@ def _as_map(node: Node, path: str, origin: Origin) -> dict[str, Node]:
 
 
 def _index(items: list[Node], key: str, path: str, origin: Origin) -> int:
-    if key.isdigit() and int(key) < len(items):
+    if key.isascii() and key.isdecimal() and int(key) < len(items):
         return int(key)
     message = f"expected the position of an item, 0 to {len(items) - 1}, received '{key}'"
     raise ConfigError([Problem(origin, path, message)])

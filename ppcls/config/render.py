@@ -7,9 +7,15 @@ from typing import Any
 
 import yaml
 
-from ppcls.config.source import Node
+from ppcls.config.source import Loader, Node
 
 COLUMN = 60  # where origins start
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that our reader would take for a number or null."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
 def render(tree: Node, origins: bool = False) -> str:
@@ -45,5 +51,7 @@ def _is_leaf(node: Node) -> bool:
 
 
 def _scalar(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6
+    )
     return text.removesuffix("\n").removesuffix("\n...")

@@ -185,7 +185,12 @@ NO_MEANING = {
 
 # Keys that published files give, and that would change the result -> the only value admitted.
 NOT_YET: dict[str, tuple[Any, ...]] = {
+    "EMA": (None,),
     "Global.update_freq": (1,),
+    "Global.iter_per_epoch": (None,),
+    "Global.use_multilabel": (False,),
+    "Infer.infer_list": (None,),
+    "Infer.save_dir": (None,),
     "Global.train_mode": (None,),
     "Global.eval_mode": ("classification",),
     "Arch.use_sync_bn": (False,),

@@ -48,6 +48,14 @@ class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers (``1e-3`` is one) and Python's ``None``."""
 
 
+STANDARD = "tag:yaml.org,2002:"
+MERGE_TAG = f"{STANDARD}merge"
+TAGS = {
+    yaml.MappingNode: {f"{STANDARD}map"},
+    yaml.SequenceNode: {f"{STANDARD}seq"},
+    yaml.ScalarNode: {f"{STANDARD}{kind}" for kind in ("null", "bool", "int", "float", "str")},
+}
+
 Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":float", ":timestamp"))
@@ -55,7 +63,7 @@ Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{STANDARD}float",
     re.compile(
         r"""^(?:[-+]?(?:[0-9][0-9_]*)?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
         |[-+]?[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?
@@ -66,7 +74,7 @@ Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
-Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
+Loader.add_implicit_resolver(f"{STANDARD}null", re.compile("^None$"), ["N"])
 
 
 def read_file(path: str | Path) -> Node:
@@ -89,19 +97,20 @@ def read_file(path: str | Path) -> Node:
 
 def read_text(text: str, file: str, line: int = 0) -> Node:
     """Reads YAML text; ``line`` replaces the lines of the text (for a value given by ``-o``)."""
-    loader = Loader(text)
+    start = Origin(file, line or 1)
+    try:
+        loader = Loader(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem(start, "", f"not valid YAML: {error}")]) from None
     try:
         tree = loader.get_single_node()
-        if tree is None:
-            return Node(None, Origin(file, line or 1))
-        return _Reader(loader, file, line).read(tree)
+        return _Reader(loader, file, line).read(tree) if tree else Node(None, start)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = Origin(file, line or (mark.line + 1 if mark else 1))
         raise ConfigError([Problem(at, "", f"not valid YAML: {error.problem}")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        at = Origin(file, line or 1)
-        raise ConfigError([Problem(at, "", f"not valid YAML: {error}")]) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError([Problem(start, "", f"not valid YAML: {error}")]) from None
     finally:
         loader.dispose()
 
@@ -120,39 +129,53 @@ class _Reader:
         origin = origin or self._origin(node)
         if self._count > MOST_NODES:
             raise ConfigError([Problem(origin, "", f"more than {MOST_NODES} values")])
+        if node.tag not in TAGS[type(node)]:
+            raise ConfigError([Problem(origin, "", f"tag '{node.tag}' is not allowed here")])
         if isinstance(node, yaml.MappingNode):
             return Node(self._map(node), origin)
         if isinstance(node, yaml.SequenceNode):
             return Node([self.read(child) for child in node.value], origin)
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            raise ConfigError([Problem(origin, "", f"tag '{node.tag}' is not allowed")])
+        return Node(self._scalar(node, origin), origin)
+
+    def _scalar(self, node: yaml.Node, origin: Origin) -> Any:
         try:
-            return Node(self._loader.construct_object(node), origin)
-        except yaml.YAMLError:
-            raise ConfigError([Problem(origin, "", f"tag '{node.tag}' is not allowed")]) from None
+            return self._loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError):  # `!!int a`
+            message = f"not valid YAML: '{node.value}' is no {node.tag.rpartition(':')[2]}"
+            raise ConfigError([Problem(origin, "", message)]) from None
 
     def _map(self, node: yaml.MappingNode) -> dict[str, Node]:
-        self._refuse_repeated_keys(node)
-        self._loader.flatten_mapping(node)  # `<<: *alias`
         children: dict[str, Node] = {}
+        own: dict[str, Node] = {}
         for key_node, value_node in node.value:
-            key = self._loader.construct_object(key_node)
             origin = self._origin(key_node)
-            if not isinstance(key, str):
-                raise ConfigError([Problem(origin, "", f"expected a text key, received {key!r}")])
-            children[key] = self.read(value_node, origin)
-        return children
-
-    def _refuse_repeated_keys(self, node: yaml.MappingNode) -> None:
-        seen: dict[Any, Origin] = {}
-        for key_node, _ in node.value:
-            origin = self._origin(key_node)
-            if key_node.value in seen:
-                first = seen[key_node.value]
-                message = f"key '{key_node.value}' is given twice, first at line {first.line}"
+            if key_node.tag == MERGE_TAG:
+                # Read here and not by PyYAML, which would copy nested merges without a limit.
+                children |= self._merged(value_node, origin)
+                continue
+            key = self._key(key_node, origin)
+            if key in own:
+                message = f"key '{key}' is given twice, first at line {own[key].origin.line}"
                 raise ConfigError([Problem(origin, "", message)])
-            if isinstance(key_node, yaml.ScalarNode):
-                seen[key_node.value] = origin
+            own[key] = self.read(value_node, origin)
+        return {**children, **own}
+
+    def _merged(self, node: yaml.Node, origin: Origin) -> dict[str, Node]:
+        """The entries behind ``<<``: of one map, or of several, the first of which counts."""
+        maps = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[str, Node] = {}
+        for item in maps:
+            if not isinstance(item, yaml.MappingNode):
+                raise ConfigError([Problem(origin, "", "expected a map, or several, behind '<<'")])
+            merged = {**self.read(item).value, **merged}
+        return merged
+
+    def _key(self, node: yaml.Node, origin: Origin) -> str:
+        key = self.read(node).value if isinstance(node, yaml.ScalarNode) else None
+        if not isinstance(key, str):
+            received = repr(key) if isinstance(node, yaml.ScalarNode) else "a list or map"
+            raise ConfigError([Problem(origin, "", f"expected a text key, received {received}")])
+        return key
 
     def _origin(self, node: yaml.Node) -> Origin:
         return Origin(self._file, self._line or node.start_mark.line + 1)

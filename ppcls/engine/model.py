@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ppcls.config.types import convert
 from ppcls.errors import ArgumentError, WeightsError, suggestion
 from ppcls.registry import BACKBONES
 from ppcls.weights import load_weights
@@ -33,11 +34,16 @@ def create_model(
         WeightsError: the weights cannot be read or belong to another network.
     """
     known = BACKBONES.entry(name).arguments()
-    for argument in arch:
+    checked = {}
+    for argument, value in {"class_num": class_num, **arch}.items():
         if argument not in known:
             message = f"{name} has no argument '{argument}'{suggestion(argument, known)}"
             raise ArgumentError(argument, message)
-    net = BACKBONES.build(name, {"class_num": class_num, **arch})
+        try:
+            checked[argument] = convert(value, known[argument].annotation)
+        except ValueError as error:
+            raise ArgumentError(argument, f"{argument}: {error}") from None
+    net = BACKBONES.build(name, checked)
     net.arch_name = name
     if pretrained is True:
         message = "no published weights are known to this version; give the path of a file"

@@ -55,7 +55,8 @@ class Momentum(Optimizer):
     ):
         import paddle
 
-        decay = _one_decay(regularizer, weight_decay)
+        self.check_arguments(regularizer, weight_decay)
+        decay = regularizer if weight_decay is None else L2(weight_decay)
         parameters = _trainable(network)
         excluded = _without_decay(
             network, parameters, no_weight_decay_name, one_dim_param_no_weight_decay
@@ -70,14 +71,12 @@ class Momentum(Optimizer):
         )
         super().__init__(inner, parameters, lr, decayed)
 
-
-def _one_decay(regularizer: Regularizer | None, weight_decay: float | None) -> Regularizer | None:
-    if weight_decay is None:
-        return regularizer
-    if regularizer is not None:
-        expected = "expected either regularizer or weight_decay"
-        raise ArgumentError("weight_decay", f"{expected}, received both")
-    return L2(weight_decay)
+    @staticmethod
+    def check_arguments(regularizer: object | None, weight_decay: float | None) -> None:
+        """Raises ArgumentError if both are given."""
+        if regularizer is not None and weight_decay is not None:
+            expected = "expected either regularizer or weight_decay"
+            raise ArgumentError("weight_decay", f"{expected}, received both")
 
 
 def _trainable(network: Network) -> dict[str, paddle.Tensor]:

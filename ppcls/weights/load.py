@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import WeightsError
-from ppcls.weights.read import NAME_TABLE, read_weights
+from ppcls.weights.read import NAME_TABLE, NUMBERS, read_weights
 from ppcls.weights.source import find_weights
 
 MOST_NAMES = 5  # names of each kind that a message lists
@@ -75,13 +75,16 @@ def load_weights(
     if report.missing or report.mismatched:
         raise WeightsError(_misfit(net, label, report, head, len(state)))
     for name in report.matched:
-        tensor = state[name]
-        tensor.set_value(weights[name].astype(_dtype(tensor), copy=False).reshape(tensor.shape))
+        state[name].set_value(_as_dtype(weights[name], state[name]))
     return report
 
 
 def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in weights.items() if name != NAME_TABLE}
+    arrays = {name: np.asarray(value) for name, value in weights.items() if name != NAME_TABLE}
+    for name, array in arrays.items():
+        if array.dtype.kind not in NUMBERS:
+            raise WeightsError(f"expected arrays of numbers, but '{name}' is a {array.dtype}")
+    return arrays
 
 
 def _compare(state: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> WeightReport:
@@ -127,5 +130,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + more
 
 
-def _dtype(tensor: Any) -> str:
-    return str(tensor.dtype).rpartition(".")[2]
+def _as_dtype(array: np.ndarray, tensor: Any) -> np.ndarray:
+    dtype = str(tensor.dtype).rpartition(".")[2]
+    if array.dtype == np.uint16 and "float" in dtype:
+        # Paddle writes bfloat16, which numpy lacks, as its bits: the upper half of a float32.
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(dtype, copy=False).reshape(tensor.shape)

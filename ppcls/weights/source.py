@@ -24,8 +24,15 @@ def find_weights(source: str | Path) -> Path:
     if "://" in text:
         message = "this version does not download weights; fetch the file and give its path"
         raise WeightsError(f"{text}: {message}")
+    try:
+        return _existing(text)
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have
+        raise WeightsError(f"{text[:100]}: is no path: {error}") from None
+
+
+def _existing(text: str) -> Path:
     path = Path(text).expanduser()
-    candidates = [path / MODEL_FILE, *(path.with_name(path.name + s) for s in FILE_SUFFIXES)]
+    candidates = [path / MODEL_FILE, *(Path(f"{path}{suffix}") for suffix in FILE_SUFFIXES)]
     if path.suffix in FILE_SUFFIXES:
         candidates = [path]
     elif path.is_file():

@@ -163,7 +163,8 @@ def test_visualdl_curves_are_written_if_asked_for(config_file, run_folder):
     reader = LogReader(file_path=str(log_file))
     points = reader.get_data("scalar", "train/loss")
     assert [point.id for point in points] == [1, 2, 3]
-    assert {"train/lr", "eval/top1"} <= set(reader.tags()["scalar"])
+    assert [round(p.value, 8) for p in reader.get_data("scalar", "train/lr")] == [0.02] * 3
+    assert len(reader.get_data("scalar", "eval/top1")) == 1
 
 
 def test_without_visualdl_no_folder_is_written(finished):

@@ -8,7 +8,6 @@ import signal
 import pytest
 import support
 
-from ppcls.engine.checkpoint import load_state
 from ppcls.errors import WeightsError
 
 pytest.importorskip("paddle")
@@ -61,7 +60,7 @@ def test_a_run_killed_in_its_second_epoch_goes_on_as_if_nothing_had_been(
     support.wait_until(lambda: "[Train][Epoch 2/3][Iter: 0/3]" in support.text_of(log), "epoch 2")
     os.kill(process.pid, signal.SIGKILL)
     support.finish(process)
-    assert load_state(run_folder / "latest")["epoch"] == 1
+    assert support.read_state(run_folder / "latest")["epoch"] == 1
     resume = ["-o", f"Global.checkpoints={run_folder / 'latest'}"]
     done = support.run([*command, *resume], run_folder.parents[1])
     assert done.returncode == 0, done.stderr
@@ -92,7 +91,8 @@ def test_nothing_left_to_train_says_so(cli, config_file, trained, run_folder, no
     workers = "DataLoader.Train.loader.num_workers=1"
     done = cli("train", "-c", config_file, "-o", "Global.epochs=2", "-o", resume, "-o", workers)
     assert done.code == 0
-    assert "nothing to train: the checkpoint has reached epoch 3 and Global.epochs is 2" in done.out
+    said = r"nothing to train: the checkpoint has reached epoch 3,? and Global.epochs is 2"
+    assert re.search(said, done.out)
     assert "[Train]" not in done.out
     assert not (run_folder / "latest").exists()
 
@@ -105,23 +105,12 @@ def test_a_damaged_checkpoint_is_refused_by_the_files_name(config_file, checkpoi
         support.train(config_file, f"Global.checkpoints={checkpoint}")
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"model.pdparams": 3}', "{}"])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
 def test_a_missing_or_wrong_manifest_is_refused(config_file, checkpoint, content):
     (checkpoint / "manifest.json").unlink()
     if content is not None:
         (checkpoint / "manifest.json").write_text(content)
     with pytest.raises(WeightsError, match=r"manifest\.json"):
-        support.train(config_file, f"Global.checkpoints={checkpoint}")
-
-
-def test_a_state_without_what_a_run_needs_is_refused_in_a_sentence(config_file, checkpoint):
-    """Such as one of an older version: the manifest fits, the content does not."""
-    from ppcls.weights.manifest import describe_file
-
-    (checkpoint / "state.json").write_text('{"epoch": 1}')
-    manifest = {p.name: describe_file(p) for p in checkpoint.iterdir() if p.name != "manifest.json"}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(WeightsError, match=r"state\.json"):
         support.train(config_file, f"Global.checkpoints={checkpoint}")
 
 
@@ -137,12 +126,16 @@ def test_another_number_of_classes_is_refused(config_file, trained):
         support.train(config_file, f"Global.checkpoints={trained / 'latest'}", "Arch.class_num=5")
 
 
-def test_another_optimizer_is_refused(config_file, trained):
-    optimizer = "Optimizer={_replace_: true, name: AdamW, lr: {name: Constant, learning_rate: 0.1}}"
-    with pytest.raises(WeightsError, match="optimizer"):
-        support.train(
-            config_file, f"Global.checkpoints={trained / 'latest'}", "Global.epochs=5", optimizer
-        )
+def test_an_optimizer_state_that_does_not_fit_is_refused(config_file, checkpoint):
+    from safetensors.numpy import load_file, save_file
+
+    path = checkpoint / "optimizer.safetensors"
+    arrays = load_file(path)
+    removed = sorted(arrays)[0]
+    save_file({name: array for name, array in arrays.items() if name != removed}, path)
+    support.write_manifest(checkpoint)
+    with pytest.raises(WeightsError, match=f"missing: {re.escape(removed)}"):
+        support.train(config_file, f"Global.checkpoints={checkpoint}", "Global.epochs=2")
 
 
 @pytest.mark.parametrize("ending", ["", "model", "model.pdparams"])

@@ -1,0 +1,200 @@
+"""Weights files that are as they should be, and files that are damaged."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+
+import numpy as np
+import paddle
+import pytest
+import safetensors.numpy
+
+from ppcls.errors import WeightsError
+from ppcls.weights import read_weights
+from ppcls.weights.read import NAME_TABLE
+
+rng = np.random.RandomState(0)
+ARRAYS = {
+    "conv.weight": rng.randn(4, 3, 3, 3).astype("float32"),
+    "norm._mean": rng.randn(4).astype("float32"),
+    "half": rng.randn(5).astype("float16"),
+    "double": rng.randn(2, 2),
+    "count": np.arange(3, dtype="int64"),
+    "scalar": np.array(2.5, "float32"),
+    "ünïcode": np.ones(1, "float32"),
+}
+
+
+def same(found, expected=ARRAYS):
+    assert sorted(found) == sorted(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_what_paddle_saves_is_read(tmp_path):
+    path = tmp_path / "model.pdparams"
+    paddle.save({name: paddle.to_tensor(value) for name, value in ARRAYS.items()}, str(path))
+    same(read_weights(path))
+    same(read_weights(str(path)))
+
+
+def test_what_a_layer_saves_is_read(tmp_path):
+    layer = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.BatchNorm2D(4))
+    path = tmp_path / "model.pdparams"
+    paddle.save(layer.state_dict(), str(path))
+    assert NAME_TABLE.encode() in path.read_bytes()
+    same(read_weights(path), {name: value.numpy() for name, value in layer.state_dict().items()})
+
+
+def test_safetensors_are_read_equally(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file(ARRAYS, path)
+    same(read_weights(path))
+
+
+def test_what_paddle_saves_as_safetensors_is_read(tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors = {name: paddle.to_tensor(value) for name, value in ARRAYS.items()}
+    paddle.save(tensors, str(path), safetensors=True)
+    same(read_weights(path))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("module", ["numpy.core", "numpy._core"])
+def test_published_files_of_any_age_are_read(tmp_path, protocol, module):
+    """Tables of names, (name, array) pairs, and the module names of numpy 1 and 2."""
+    table = {name: f"parameter_{i}" for i, name in enumerate(ARRAYS)}
+    content = {name: (table[name], value) for name, value in ARRAYS.items()}
+    data = pickle.dumps({**content, NAME_TABLE: table}, protocol)
+    old, new = b"numpy._core.", module.encode() + b"."
+    if protocol >= 4:  # there the length stands before the text
+        for tail in (b"multiarray", b"numeric"):
+            data = data.replace(
+                b"\x8c" + bytes([len(old + tail)]) + old + tail,
+                b"\x8c" + bytes([len(new + tail)]) + new + tail,
+            )
+        if len(new) != len(old):  # the frames' lengths no longer fit: leave them out
+            data = without_frames(data)
+    else:
+        data = data.replace(b"c" + old, b"c" + new)
+    assert new in data
+    path = tmp_path / "published.pdparams"
+    path.write_bytes(data)
+    same(read_weights(path))
+
+
+def without_frames(data: bytes) -> bytes:
+    start = data.index(b"\x95")
+    assert struct.unpack("<Q", data[start + 1 : start + 9])[0] > 0
+    assert start == 2
+    return data[:start] + data[start + 9 :]
+
+
+def test_numbers_beside_the_arrays_of_an_ordered_table_are_read(tmp_path):
+    import collections
+
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps(collections.OrderedDict(ARRAYS), 4))
+    same(read_weights(path))
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[".pdparams", ".safetensors"])
+def whole(request):
+    """A suffix and the bytes of a right file."""
+    if request.param == ".pdparams":
+        return request.param, pickle.dumps({**ARRAYS, NAME_TABLE: {"half": "x"}}, 4)
+    return request.param, safetensors.numpy.save(ARRAYS)
+
+
+def refused(path):
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_truncated_file_is_refused(tmp_path, whole):
+    suffix, data = whole
+    path = tmp_path / f"model{suffix}"
+    lengths = {1, 2, 3, 7, 8, 9, 16, *range(20, len(data), len(data) // 20), len(data) - 1}
+    for length in sorted(lengths):
+        path.write_bytes(data[:length])
+        refused(path)
+
+
+def test_an_empty_file_is_refused(tmp_path, whole):
+    path = tmp_path / f"model{whole[0]}"
+    path.write_bytes(b"")
+    assert "0 bytes" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        b"\n<html>",
+        b'{"message": "rate limit"}',
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        b"PK\x03\x04" + bytes(40),
+        b"\x1f\x8b\x08" + bytes(40),
+        bytes(64),
+        b"\xff" * 64,
+    ],
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, whole, content):
+    path = tmp_path / f"model{whole[0]}"
+    path.write_bytes(content)
+    message = refused(path)
+    assert f"is not a {whole[0].removeprefix('.') if whole[0] == '.safetensors' else whole[0]}" in (
+        message
+    )
+    assert str(content[:5])[2:-1] in message, "the message shows how the file starts"
+
+
+def test_a_file_under_the_other_suffix_is_refused(tmp_path, whole):
+    other = {".pdparams": ".safetensors", ".safetensors": ".pdparams"}[whole[0]]
+    path = tmp_path / f"model{other}"
+    path.write_bytes(whole[1])
+    refused(path)
+
+
+def test_a_flipped_bit_in_the_header_is_refused_or_harmless(tmp_path, whole):
+    suffix, data = whole
+    path = tmp_path / f"model{suffix}"
+    refusals = 0
+    for position in range(64):
+        for bit in (1, 16, 128):
+            damaged = bytearray(data)
+            damaged[position] ^= bit
+            path.write_bytes(damaged)
+            try:
+                read_weights(path)
+            except WeightsError as error:
+                refusals += 1
+                assert str(error).startswith(f"{path}: ")
+    assert refusals > 40
+    damaged = bytearray(data)
+    damaged[0] ^= 1
+    path.write_bytes(damaged)
+    refused(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert "there is no such file" in refused(tmp_path / "none.pdparams")
+    (tmp_path / "folder.pdparams").mkdir()
+    refused(tmp_path / "folder.pdparams")
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model", "model.pkl", "model.pdparams.txt"])
+def test_an_unknown_suffix_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(pickle.dumps(ARRAYS, 4))
+    assert ".safetensors" in refused(path)
