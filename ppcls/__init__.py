@@ -14,6 +14,7 @@ needs no Paddle.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ _HOMES = {
 
 # Of no concern to anybody here: Paddle would compile operators without ccache, and its batch
 # normalisation tracks statistics in training.
+os.environ.setdefault("GLOG_minloglevel", "2")  # C++ notices
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 

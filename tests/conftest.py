@@ -107,7 +107,7 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Output]]:
 @pytest.fixture
 def no_leftovers() -> Iterator[None]:
     """Fails if a test leaves child processes or shared memory behind."""
-    memory, processes = set(os.listdir("/dev/shm")), set(support.children(os.getpid()))
+    memory, processes = set(Path("/dev/shm").iterdir()), set(support.children(os.getpid()))
     yield
-    assert set(os.listdir("/dev/shm")) <= memory
+    assert set(Path("/dev/shm").iterdir()) <= memory
     assert set(support.children(os.getpid())) <= processes

@@ -33,6 +33,8 @@ CHECKPOINT_FILES = {"model.pdparams", "optimizer.safetensors", "state.json", "ma
 STAMP = r"\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] ppcls INFO: "
 NUMBER = r"-?\d+\.\d{5}"
 
+os.environ.setdefault("GLOG_minloglevel", "2")  # helpers import Paddle before the library does
+
 # Pictures ----------------------------------------------------------------------------------------
 
 
@@ -206,7 +208,7 @@ def truncate(path: Path) -> None:
 
 def environment() -> dict[str, str]:
     """This process's environment without a launcher's, and with the checkout on the path."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE_", "FLAGS_", "GLOG_"))}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 

@@ -19,7 +19,7 @@ class DistributedBatchSampler:
     that one would train and count every sample once per rank.
 
     Without ``drop_last`` every sample is read exactly once an epoch, over all ranks. The samples
-    that do not fill a batch on every rank are spread evenly. In training (``shuffle``) all ranks
+    that do not fill a batch on every rank are spread evenly. In training all ranks
     have equally many batches, or their gradients could not be averaged; in evaluation a rank may
     have one fewer.
 
@@ -30,6 +30,7 @@ class DistributedBatchSampler:
         sample_count: samples of the data set.
         rank: number of this process, from 0.
         world_size: number of processes.
+        training: whether the batches are trained on; ``shuffle`` says so too.
 
     Raises:
         ArgumentError: there are too few samples for a batch on every rank.
@@ -45,8 +46,11 @@ class DistributedBatchSampler:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        training: bool = False,
     ):
-        _check(batch_size, shuffle, drop_last, sample_count, seed, rank, world_size)
+        training = training or shuffle
+        _check(batch_size, training, drop_last, sample_count, seed, rank, world_size)
+        self.training = training
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -62,7 +66,7 @@ class DistributedBatchSampler:
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of this rank in this epoch, each int64 [n].
 
-        n is ``batch_size``, but for the last batch; with ``shuffle`` that one may hold one more.
+        n is ``batch_size``, but for the last batch; in training that one may hold one more.
         """
         return self._batches(self._order(epoch))
 
@@ -75,7 +79,7 @@ class DistributedBatchSampler:
     def _batches(self, order: np.ndarray) -> list[np.ndarray]:
         size = self.batch_size * self.world_size
         full, rest = divmod(len(order), size)
-        if self.shuffle and not self.drop_last and 0 < rest < self.world_size:
+        if self.training and not self.drop_last and 0 < rest < self.world_size:
             # Too few for a batch on every rank: the last full batch takes them in.
             full, rest = full - 1, rest + size
         start = self.rank * self.batch_size
@@ -91,7 +95,7 @@ class DistributedBatchSampler:
 
 def _check(
     batch_size: int,
-    shuffle: bool,
+    training: bool,
     drop_last: bool,
     sample_count: int,
     seed: int,
@@ -112,7 +116,7 @@ def _check(
             f"expected batch_size x {world_size} processes <= {sample_count} samples with"
             f" drop_last, received {batch_size}: not one batch would be left",
         )
-    if shuffle and sample_count < world_size:
+    if training and sample_count < world_size:
         raise ArgumentError(
             "batch_size",
             f"expected at least one sample for each of {world_size} processes,"

@@ -53,10 +53,12 @@ class Classifier:
                 answers[i]["error"] = f"cannot be read: {error.strerror}"
             except PPClsError as error:
                 answers[i]["error"] = str(error)
-        if images:
-            names = [answers[i]["file_name"] for i in images]
-            logits = self.network(self.pipeline.batch(np.stack(list(images.values()))))
-            for i, answer in zip(images, self.postprocess(logits, names), strict=True):
+        # Without a transform that makes them equal, pictures of one shape at a time.
+        for shape in {image.shape for image in images.values()}:
+            chosen = [i for i, image in images.items() if image.shape == shape]
+            names = [answers[i]["file_name"] for i in chosen]
+            logits = self.network(self.pipeline.batch(np.stack([images[i] for i in chosen])))
+            for i, answer in zip(chosen, self.postprocess(logits, names), strict=True):
                 answers[i] = answer
         return answers
 

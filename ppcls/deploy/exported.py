@@ -17,6 +17,7 @@ from ppcls.weights.manifest import verify_files
 PROGRAM_FILE = "inference.json"
 PARAMETERS_FILE = "inference.pdiparams"
 DESCRIPTION_FILE = "inference.yml"
+ONNX_FILE = "inference.onnx"
 
 
 @dataclass
@@ -79,5 +80,5 @@ def read_exported(folder: str | Path) -> ExportedModel:
     checker.probe({})
     if checker.problems or model is None:
         raise ConfigError(checker.problems)
-    verify_files(folder, model.files)
+    verify_files(folder, model.files, (PROGRAM_FILE, PARAMETERS_FILE), DESCRIPTION_FILE)
     return model

@@ -32,7 +32,11 @@ def build_reader(
     seed = config.Global.seed
     try:
         sampler = section.sampler.build(
-            sample_count=len(dataset), seed=seed, rank=world.rank, world_size=world.size
+            sample_count=len(dataset),
+            seed=seed,
+            rank=world.rank,
+            world_size=world.size,
+            training=mode == "Train",
         )
     except ArgumentError as error:
         path = f"DataLoader.{mode}.sampler.{error.argument}"

@@ -17,13 +17,13 @@ import numpy as np
 
 from ppcls.engine import published
 from ppcls.engine.folders import written_whole
-from ppcls.errors import WeightsError
-from ppcls.weights.manifest import describe_file, verify_files
+from ppcls.errors import TrainingError, WeightsError
+from ppcls.weights.manifest import MANIFEST_FILE, describe_file, read_manifest, verify_files
 from ppcls.weights.source import MODEL_FILE
 
+CURE = "a lower learning rate or a longer warm-up is the usual cure"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,17 @@ def save_checkpoint(
         net: the network, whose state dict goes to ``model.pdparams``.
         optimizer_state: arrays keyed by parameter name.
         state: what else the run needs to go on; plain JSON values.
+
+    Raises:
+        TrainingError: the weights are lost, and would take the place of good ones.
+        EnvironmentProblem: the folder cannot be written.
     """
     import paddle
     from safetensors.numpy import save
 
+    for name, tensor in net.state_dict().items():
+        if "float" in str(tensor.dtype) and not tensor.isfinite().all().item():
+            raise TrainingError(f"'{name}' is not finite any more: nothing was saved; {CURE}")
     with written_whole(folder) as new:
         paddle.save(net.state_dict(), str(new / MODEL_FILE))
         arrays = {name: np.ascontiguousarray(value) for name, value in optimizer_state.items()}
@@ -93,11 +100,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     """Compares every file with the manifest before it is used."""
     from safetensors.numpy import load_file
 
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / MANIFEST_FILE}: cannot be read: {error}") from None
-    verify_files(folder, manifest)
+    verify_files(folder, read_manifest(folder), (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE))
     state = read_state(folder)
     return Checkpoint(folder / MODEL_FILE, load_file(folder / OPTIMIZER_FILE), state)
 

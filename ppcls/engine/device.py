@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 
 from ppcls.errors import EnvironmentProblem
 
@@ -12,10 +11,9 @@ MISSING = "PaddlePaddle is not installed: pip install 'ppcls[cpu]' or pip instal
 
 
 def require_paddle() -> None:
-    """Raises EnvironmentProblem if there is no Paddle; silences what it says when imported."""
+    """Raises EnvironmentProblem if there is no Paddle."""
     if importlib.util.find_spec("paddle") is None:
         raise EnvironmentProblem(MISSING)
-    os.environ.setdefault("GLOG_minloglevel", "2")
 
 
 def set_device(wanted: str, logger: logging.Logger) -> str:

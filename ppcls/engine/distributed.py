@@ -27,7 +27,7 @@ class World:
         self.rank = rank
         self.size = size
         self._store: Any = None
-        self._exchanges = 0
+        self._run = self._exchanges = 0
 
     @classmethod
     def from_environment(cls) -> World:
@@ -53,16 +53,25 @@ class World:
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         if collective._default_store is None:
             paddle.distributed.init_parallel_env()
-        self._store = collective._default_store
-        if self._store is None:
+        if collective._default_store is None:
             raise EnvironmentProblem("Paddle did not connect the processes of this run")
+        self.attach(collective._default_store)
+
+    def attach(self, store: Any) -> None:
+        """Talks through this store from now on.
+
+        The store is the job's and forgets nothing, so the runs in it are numbered: a second one
+        must not read the values of the first.
+        """
+        self._store = store
+        self._run = store.add(f"ppcls/runs/{self.rank}", 1)
 
     def gather(self, array: np.ndarray) -> list[np.ndarray]:
         """Every process's float64 array of one shape, in order of rank; all processes must call."""
         if self.size == 1:
             return [array]
         self._exchanges += 1
-        key = f"ppcls/{self._exchanges}"
+        key = f"ppcls/{self._run}/{self._exchanges}"
         self._store.set(f"{key}/{self.rank}", array.astype("<f8").tobytes())
         arrays = []
         for rank in range(self.size):
@@ -84,7 +93,9 @@ class World:
 
         Evaluation is split over the processes, so all of them must hold the network that is saved.
         """
-        buffers = [b for b in net.buffers() if "float" in str(b.dtype)]
+        # Paddle keeps batch statistics as parameters that are not trained, not as buffers.
+        tensors = net.state_dict().values()
+        buffers = [t for t in tensors if t.stop_gradient and "float" in str(t.dtype)]
         if self.size == 1 or not buffers:
             return
         import paddle

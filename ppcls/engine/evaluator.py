@@ -97,7 +97,8 @@ def evaluate(
             images, targets = to_tensors(batch, reader.dataset.pipeline)
             logits = net(images)
             losses = loss(logits, targets) if loss else {}
-            mean.update(losses, len(batch.labels))
+            if loss:
+                mean.update(losses, len(batch.labels))
             metric.update(logits, targets)
             if report is not None:
                 now = time.perf_counter()

@@ -11,7 +11,13 @@ import yaml
 from ppcls.config import Config
 from ppcls.config.source import Node
 from ppcls.data.pipeline import Pipeline
-from ppcls.deploy.exported import DESCRIPTION_FILE, PROGRAM_FILE, read_exported
+from ppcls.deploy.exported import (
+    DESCRIPTION_FILE,
+    ONNX_FILE,
+    PARAMETERS_FILE,
+    PROGRAM_FILE,
+    read_exported,
+)
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_inference_pipeline
@@ -51,7 +57,7 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     pipeline = build_inference_pipeline(config, transforms)
     labels = postprocess.build(class_names=state.get("class_names")).class_names
     _check_image_shape(config, pipeline)
-    folder = Path(config.Global.save_inference_dir)
+    folder = _own_folder(config)
     images = _sample_images(config.Global.image_shape)
     expected = _run(net, images)
     with written_whole(folder) as new:
@@ -62,6 +68,22 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
         difference = _compare(expected, PaddleRuntime(new)(images))
         logger.info(difference)
     logger.info(f"exported {config.Arch.name} to {folder}")
+    return folder
+
+
+def _own_folder(config: Config) -> Path:
+    """The folder to write: new, empty, or of an earlier export; never one that holds other files.
+
+    Raises:
+        ConfigError: it holds something else, which replacing it would delete.
+    """
+    folder = Path(config.Global.save_inference_dir)
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    foreign = sorted(found - {PROGRAM_FILE, PARAMETERS_FILE, DESCRIPTION_FILE, ONNX_FILE})
+    if foreign or folder.resolve() == Path.cwd():
+        holds = f"it holds '{foreign[0]}'" if foreign else "it is the current folder"
+        message = f"expected a folder of its own for the exported model, received {folder}: {holds}"
+        raise config.problem("Global.save_inference_dir", message)
     return folder
 
 

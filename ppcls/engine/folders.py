@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ppcls.errors import EnvironmentProblem
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -19,15 +22,25 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
     Everything is on the disk before the one rename that commits it (an exchange of names where an
     older folder stands), so a process killed at any moment leaves the old one or the new one.
+
+    Raises:
+        EnvironmentProblem: it cannot be written: a file in the way, a full disk, no permission.
     """
+    folder = folder.absolute()
     new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     try:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
         yield new
         for path in (*new.iterdir(), new):
             _sync(path)
         _commit(new, folder)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        message = f"cannot write {folder}: {error.strerror}{place}"
+        raise EnvironmentProblem(message) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -41,7 +54,11 @@ def _commit(new: Path, folder: Path) -> None:
         aside = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     _sync(folder.parent)
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from ppcls.config import Config
 from ppcls.engine import logging as log
+from ppcls.engine.checkpoint import CURE
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import build_metric
 from ppcls.errors import Stopped, TrainingError
@@ -207,7 +208,10 @@ class Checkpoints(Handler):
 
 
 class StopOnSignal(Handler):
-    """On Ctrl-C or SIGTERM, finishes the step, saves ``latest`` and stops; a second one forces."""
+    """On Ctrl-C or SIGTERM, finishes the step, saves ``latest`` and stops.
+
+    A second Ctrl-C stops at once.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -237,7 +241,8 @@ class StopOnSignal(Handler):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        # A launcher repeats its SIGTERM within a step; only an impatient person forces.
+        if self._received and number == signal.SIGINT:
             raise Stopped("stopped at once, by a second signal; the last checkpoint stands", number)
         self._received = number
 
@@ -279,5 +284,5 @@ def _refuse_lost(loss: float, trainer: Trainer) -> None:
         state = trainer.state
         raise TrainingError(
             f"the loss is {loss} in epoch {state.epoch}, step {state.global_step}: the run cannot "
-            "go on; a lower learning rate or a longer warm-up is the usual cure"
+            f"go on; {CURE}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 
 class MetricsFile(Handler):
-    """One JSON object a line in ``metrics.jsonl``: kind, epoch, step, time, and the values."""
+    """One JSON object a line in ``metrics.jsonl``: kind, epoch, step, time, and the values.
+
+    JSON has no word for what is not a finite number; such a value is null.
+    """
 
     def scalars(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
         """Appends a line."""
         place = {"kind": kind, "epoch": trainer.state.epoch, "step": trainer.state.global_step}
-        line = json.dumps({**place, "time": round(time.time(), 3), **values})
+        finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        line = json.dumps({**place, "time": round(time.time(), 3), **finite})
         try:
             with (trainer.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -22,7 +22,7 @@ from ppcls.engine.evaluator import (
 )
 from ppcls.engine.failure import forget_failure
 from ppcls.engine.model import create_model
-from ppcls.errors import EnvironmentProblem, TrainingError
+from ppcls.errors import EnvironmentProblem, TrainingError, WeightsError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
 from ppcls.weights import find_weights, load_weights
@@ -166,10 +166,15 @@ class Trainer:
         return evaluate(self.net, self.eval_reader, self.eval_loss, metric, self.world, report)
 
     def save(self, name: str) -> None:
-        """Writes the checkpoint ``name``; the first process does, the others need not call."""
+        """Writes the checkpoint ``name``; the first process does, the others need not call.
+
+        Raises:
+            TrainingError: the weights are lost, and would take the place of good ones.
+        """
         if self.world.is_first:
             state = {
                 **asdict(self.state),
+                "steps_per_epoch": len(self.reader),
                 "arch": self.config.Arch.name,
                 "class_num": self.net.class_num,
                 "class_names": self.reader.dataset.class_names,
@@ -249,12 +254,21 @@ class Trainer:
         self.state = TrainState(**{"global_step": steps, **known})
         place = f"after epoch {self.state.epoch}"
         if self.state.step_in_epoch:
+            self._check_same_steps(state)
             place = f"in epoch {self.state.epoch}, after step {self.state.step_in_epoch}"
         self.logger.info(f"resumed from {checkpoint.weights.parent}, {place}")
         seed, before = self.config.Global.seed, state.get("random", {}).get("seed")
         if before not in (seed, None):
             message = f"Global.seed is {seed}, the checkpoint's {before}"
             self.logger.warning(f"{message}: the run goes on with another order of samples")
+
+    def _check_same_steps(self, state: dict[str, Any]) -> None:
+        before, now = state["steps_per_epoch"], len(self.reader)
+        if before != now:
+            raise WeightsError(
+                f"the checkpoint was saved within an epoch of {before} steps, and an epoch of this "
+                f"run has {now}: go on with the same samples, batch size and number of processes"
+            )
 
     def _parallel(self) -> Any:
         if self.world.size == 1:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import WeightsError
+from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
 from ppcls.weights.read import NAME_TABLE, NUMBERS, read_weights
-from ppcls.weights.source import find_weights
+from ppcls.weights.source import MODEL_FILE, find_weights
 
 MOST_NAMES = 5  # names of each kind that a message lists
 
@@ -66,7 +67,7 @@ def load_weights(
             number of classes.
     """
     label = "the given weights" if isinstance(source, Mapping) else str(source)
-    weights = _arrays(source) if isinstance(source, Mapping) else read_weights(find_weights(source))
+    weights = _arrays(source) if isinstance(source, Mapping) else _read(find_weights(source))
     state = net.state_dict()
     report = _compare(state, weights)
     head = net.classifier_names() if hasattr(net, "classifier_names") else set()
@@ -77,6 +78,12 @@ def load_weights(
     for name in report.matched:
         state[name].set_value(_as_dtype(weights[name], state[name]))
     return report
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.name == MODEL_FILE and (path.parent / MANIFEST_FILE).is_file():
+        verify_files(path.parent, read_manifest(path.parent), required=[MODEL_FILE])
+    return read_weights(path)
 
 
 def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:

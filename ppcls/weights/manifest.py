@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ppcls.errors import WeightsError
+
+MANIFEST_FILE = "manifest.json"  # of a checkpoint folder
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -19,18 +22,36 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def verify_files(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
+def verify_files(
+    folder: Path, manifest: Any, required: Sequence[str], record: str = MANIFEST_FILE
+) -> None:
     """Compares files with what ``describe_file`` said of them.
 
+    Args:
+        manifest: file name -> description.
+        required: files that it has to vouch for.
+        record: name of the file that the manifest was read from.
+
     Raises:
-        WeightsError: naming the first file that is missing, cut off or altered.
+        WeightsError: naming the first file that is missing, cut off, altered or not described.
     """
-    for name, wanted in expected.items():
-        path = folder / name
+    described = manifest if isinstance(manifest, dict) else {}
+    for name in dict.fromkeys((*required, *described)):
+        path, wanted = folder / name, described.get(name)
+        if not isinstance(wanted, dict) or wanted.keys() != {"bytes", "sha256"}:
+            raise WeightsError(f"{path}: {record} does not tell its size and checksum")
         if not path.is_file():
             raise WeightsError(f"{path}: is missing")
-        found = describe_file(path)
-        for key, value in wanted.items():
-            if found[key] != value:
-                message = f"is damaged: {key} is {found[key]}, expected {value}"
+        for key, value in describe_file(path).items():
+            if value != wanted[key]:
+                message = f"is damaged: {key} is {value}, expected {wanted[key]}"
                 raise WeightsError(f"{path}: {message}")
+
+
+def read_manifest(folder: Path) -> Any:
+    """What ``manifest.json`` of a checkpoint folder says. Raises WeightsError."""
+    path = folder / MANIFEST_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read: {error}") from None

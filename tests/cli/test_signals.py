@@ -3,10 +3,13 @@
 import os
 import re
 import signal
-import time
+from pathlib import Path
 
 import pytest
 import support
+
+from ppcls.engine.distributed import World
+from ppcls.engine.handlers import Handler, default_handlers
 
 pytest.importorskip("paddle")
 
@@ -21,37 +24,27 @@ RUN = [
 WORKERS = [f"DataLoader.{mode}.loader.num_workers=2" for mode in ("Train", "Eval")]
 
 
-def interrupted(config_file, run_folder, place, signals, *overrides):
-    """Starts training, sends the signals when the log shows ``place``; the finished process."""
-    memory = set(os.listdir("/dev/shm"))
+def interrupted(config_file, run_folder, place, number, *overrides):
+    """Starts training, sends a signal when the log shows ``place``; the finished process."""
+    memory = set(Path("/dev/shm").iterdir())
     arguments = support.override_arguments([*RUN, *overrides])
     process = support.start([TRAIN, "-c", config_file, *arguments], run_folder.parents[1])
     log = run_folder / "train.log"
     support.wait_until(lambda: place in support.text_of(log) or process.poll() is not None, place)
     readers = support.children(process.pid)
-    for number in signals:
-        os.kill(process.pid, number)
-        time.sleep(0.1)
+    os.kill(process.pid, number)
     done = support.finish(process)
     support.wait_until(
         lambda: not any(map(support.alive, readers)), "the reader processes to end", 5
     )
-    assert set(os.listdir("/dev/shm")) <= memory
+    assert set(Path("/dev/shm").iterdir()) <= memory
     return done, readers
 
 
-@pytest.mark.parametrize(
-    ("signals", "code"),
-    [
-        ([signal.SIGINT], 130),
-        ([signal.SIGTERM], 143),
-        ([signal.SIGTERM] * 3, 143),  # as the launcher sends them, 0.2 s apart
-    ],
-    ids=["SIGINT", "SIGTERM", "SIGTERM three times"],
-)
-def test_a_stopped_run_goes_on_exactly(config_file, run_folder, tmp_path, signals, code):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_exactly(config_file, run_folder, tmp_path, number, code):
     place = "[Train][Epoch 2/2][Iter: 2/12]"
-    done, readers = interrupted(config_file, run_folder, place, signals, *WORKERS)
+    done, readers = interrupted(config_file, run_folder, place, number, *WORKERS)
     assert len(readers) >= 2  # or the test could not tell that they end
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -68,19 +61,44 @@ def test_a_stopped_run_goes_on_exactly(config_file, run_folder, tmp_path, signal
 
 def test_a_run_stopped_in_its_first_epoch(config_file, run_folder):
     place = "[Train][Epoch 1/2][Iter: 0/12]"
-    done, _ = interrupted(config_file, run_folder, place, [signal.SIGTERM])
+    done, _ = interrupted(config_file, run_folder, place, signal.SIGTERM)
     assert done.returncode == 143
     assert "go on with -o Global.checkpoints=" in done.stderr or "nothing was saved" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_twice_ends_at_once_with_a_whole_checkpoint(config_file, run_folder):
-    place = "[Train][Epoch 2/2][Iter: 1/12]"
-    signals = [signal.SIGINT, signal.SIGINT]
-    done, _ = interrupted(config_file, run_folder, place, signals, *WORKERS)
-    assert done.returncode == 130
-    assert "Traceback" not in done.stderr
-    support.train(config_file, *RUN, f"Global.checkpoints={run_folder / 'latest'}")
+class Twice(Handler):
+    """Sends this process a signal twice in the fifth step."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def step_start(self, trainer):
+        if trainer.state.global_step == 4:
+            for _ in range(2):
+                os.kill(os.getpid(), self.number)
+
+
+def stopped_twice(config_file, number):
+    from ppcls.errors import Stopped
+
+    handlers = default_handlers(support.load(config_file, *RUN), World())
+    with pytest.raises(Stopped) as stopped:
+        support.train(config_file, *RUN, handlers=[*handlers, Twice(number)])
+    return stopped.value
+
+
+def test_ctrl_c_twice_ends_at_once(config_file, run_folder):
+    assert stopped_twice(config_file, signal.SIGINT).exit_code == 130
+    assert not (run_folder / "latest").exists()
+
+
+def test_a_launchers_repeated_sigterm_does_not_cost_the_save(config_file, run_folder):
+    """It sends up to three, 0.2 s apart, less than a step may take (``--nproc_per_node 1``)."""
+    stopped = stopped_twice(config_file, signal.SIGTERM)
+    assert stopped.exit_code == 143
+    assert (run_folder / "latest").is_dir(), str(stopped)
+    assert support.read_state(run_folder / "latest")["global_step"] == 5
 
 
 def test_a_command_stopped_before_training_says_that_nothing_was_saved(

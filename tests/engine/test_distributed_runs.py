@@ -110,6 +110,10 @@ class Store:
     def __init__(self):
         self.values = {}
 
+    def add(self, key, number):
+        self.values[key] = self.values.get(key, 0) + number
+        return self.values[key]
+
     def set(self, key, value):
         self.values[key] = value
 
@@ -122,7 +126,7 @@ class Store:
 
 def connected(rank, store):
     world = World(rank, 2)
-    world._store = store
+    world.attach(store)
     return world
 
 

@@ -15,17 +15,6 @@ from ppcls.errors import DataError, WeightsError
 
 pytest.importorskip("paddle")
 
-EVALUATE = """
-import json, os, sys
-from ppcls import Evaluator, load_config
-config_file, result, *overrides = sys.argv[1:]
-results = []
-for override in overrides:
-    results.append(Evaluator(load_config(config_file, override.split(";"))).run())
-rank = os.environ.get("PADDLE_TRAINER_ID", "0")
-open(f"{result}.{rank}.json", "w").write(json.dumps(results))
-"""
-
 
 def plain_loop(weights: Path, paths: list[Path]) -> dict[str, float]:
     """The metrics of the pictures, one by one, with Paddle and NumPy only."""
@@ -182,28 +171,6 @@ def test_any_number_of_processes_gives_the_result_of_a_plain_loop(
     assert shown == {name: f"{value:.5f}" for name, value in expected.items()}
     for rank in range(1, processes):  # the first process speaks for all
         assert "[Eval]" not in support.text_of(tmp_path / f"log/workerlog.{rank}")
-
-
-@pytest.mark.slow
-def test_two_evaluations_of_one_job_do_not_mix_their_results(
-    config_file, lively, trained, expected, pictures, tmp_path
-):
-    """Every rank gets the same exact result, also from the second evaluation of a process."""
-    script = tmp_path / "evaluate.py"
-    script.write_text(EVALUATE)
-    root = f"DataLoader.Eval.dataset.image_root={pictures / 'train'}"
-    runs = [
-        f"Global.pretrained_model={lively};DataLoader.Eval.sampler.batch_size=4",
-        f"Global.pretrained_model={lively};{root}",
-    ]
-    done = support.launch(2, [script, config_file, tmp_path / "result", *runs], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    second = plain_loop(lively, sorted((pictures / "train").rglob("*.png")))
-    assert abs(second["loss"] - expected["loss"]) > 1e-3  # or the test could not tell
-    for rank in range(2):
-        results = json.loads((tmp_path / f"result.{rank}.json").read_text())
-        same(results[0], expected)
-        same(results[1], second)
 
 
 def test_a_process_alone_needs_no_launcher(monkeypatch):

@@ -238,10 +238,3 @@ def test_labels_of_a_file_travel_in_the_folder(config_file, lively, tmp_path):
     [answer] = Predictor(folder).predict(image)
     wanted = {0: "bleu, azur", 1: "vert", 2: "rouge"}
     assert answer["label_names"] == [wanted[i] for i in answer["class_ids"]]
-
-
-def test_export_from_a_checkpoint_of_a_run(config_file, trained):
-    folder = export(config_file, f"Global.pretrained_model={trained / 'best_model'}")
-    said = yaml.safe_load((folder / "inference.yml").read_text())
-    state = support.read_state(trained / "best_model")
-    assert said["metrics"] == {"main": state["metric"], "epoch": state["epoch"]}

@@ -1,6 +1,5 @@
 """Folders that are either whole or not there."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import support
 
 from ppcls.engine import folders
 from ppcls.engine.folders import written_whole
+from ppcls.errors import EnvironmentProblem
 
 KILLED = """
 import os, signal, sys
@@ -102,7 +102,7 @@ def test_a_failing_commit_leaves_the_old_folder(old, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
-    with pytest.raises(OSError), written_whole(old) as new:
+    with pytest.raises(EnvironmentProblem, match="No space left"), written_whole(old) as new:
         (new / "content").write_text("new")
     assert old.is_dir(), "the old folder is not at its place any more"
     assert listing(old)["content"] == "old"
@@ -114,6 +114,6 @@ def test_names_are_exchanged_in_one_step_where_the_system_can(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"was {name}").touch()
     assert folders._exchange(tmp_path / "a", tmp_path / "b")
-    assert os.listdir(tmp_path / "a") == ["was b"]
-    assert os.listdir(tmp_path / "b") == ["was a"]
+    assert list(listing(tmp_path / "a")) == ["was b"]
+    assert list(listing(tmp_path / "b")) == ["was a"]
     assert not folders._exchange(tmp_path / "a", tmp_path / "missing")
