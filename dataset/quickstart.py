@@ -172,7 +172,7 @@ def summary(folder: Path) -> str:
     except (OSError, ValueError) as error:
         raise LayoutError(f"{path}: no result to sum up: {error}") from error
     return SUMMARY.format(
-        arch=state["arch"], metric=state["metric"], epoch=state["epoch"], folder=folder
+        arch=state["arch"]["name"], metric=state["metric"], epoch=state["epoch"], folder=folder
     )
 
 

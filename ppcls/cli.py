@@ -91,7 +91,7 @@ def _infer_source(options: argparse.Namespace) -> tuple[Any, list[str]]:
     else:
         given = _infer_overrides(options.override)
         source = folder or given.get("model_dir")
-        images = images or [given[key] for key in ("infer_imgs",) if key in given]
+        images = images or [given["infer_imgs"]] if "infer_imgs" in given else images
         if not source:
             raise UsageError(
                 "expected a configuration (-c FILE) or an exported model (--model FOLDER)"
@@ -128,7 +128,9 @@ def _config_show(options: argparse.Namespace) -> int:
 
 def _config_check(options: argparse.Namespace) -> int:
     from ppcls.config import ConfigError, load_config
+    from ppcls.engine.device import require_paddle
 
+    require_paddle()
     code = 0
     for path in options.files:
         try:
@@ -267,7 +269,7 @@ def _add_config_commands(commands: Any) -> None:
     check = subcommands.add_parser(
         "check",
         help="check configurations without running them",
-        epilog="example: ppcls config check configs/*/*.yaml",
+        epilog="example: ppcls config check configs/ImageNet/*/*.yaml",
     )
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(run=_config_check)

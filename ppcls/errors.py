@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+CURE = "a lower learning rate or a longer warm-up is the usual cure"  # of a loss that is lost
+
 
 class PPClsError(Exception):
     """Base of every error that a user can cause and mend; ``exit_code`` is the command's."""

@@ -79,6 +79,11 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry] = {}
         self._discovered = False
 
+    @property
+    def kinds(self) -> str:
+        """What a message calls several of them."""
+        return f"{self.kind}es" if self.kind.endswith("s") else f"{self.kind}s"
+
     def register(self, *names: str) -> Callable[[T], T]:
         """Decorator: registers a builder under ``names``, or under its own name."""
 

@@ -104,7 +104,8 @@ class SandglassBlock(nn.Layer):
             layers = [*layers, *depthwise(channels_out, stride)]
         self.conv = nn.Sequential(*layers)
         has_shortcut = same_width and stride == 1
-        self.identity_channels = math.floor(channels_out * identity_share + 1e-6) * has_shortcut
+        carried = max(1, math.floor(channels_out * identity_share + 1e-6))
+        self.identity_channels = carried if has_shortcut else 0
         self.channels = channels_out
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -218,10 +219,10 @@ class MobileNeXt(Backbone):
         return {name for name, p in self.named_parameters() if p.ndim == 1}
 
     def _initialise(self) -> None:
-        """He initialisation by fan-out for convolutions, as the authors' code does."""
+        """He initialisation by fan-out; a depthwise filter feeds one channel only."""
         for layer in self.sublayers():
             if isinstance(layer, nn.Conv2D):
-                fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
+                fan_out = layer.weight.shape[0] // layer._groups * math.prod(layer.weight.shape[2:])
                 nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out))(layer.weight)
         _initialise_linear(self.classifier[1])
 

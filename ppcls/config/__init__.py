@@ -90,6 +90,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     checker.probe(_context(tree))
     if checker.problems:
         raise ConfigError(checker.problems)
+    if sections is not None and sections.AMP and sections.AMP.use_amp:
+        checker.warnings.append(f"{tree.value['AMP'].origin}: AMP: training is in float32")
     values = {f: getattr(sections, f) for f in ConfigSchema.__dataclass_fields__}
     return Config(**values, path=str(path), tree=tree, warnings=tuple(checker.warnings))
 

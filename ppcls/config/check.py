@@ -73,11 +73,11 @@ class Checker:
         self, arguments: Mapping[str, Argument], given: dict[str, Node], node: Node, path: str
     ) -> dict[str, Any]:
         """Values for all ``arguments``; raises _Invalid after reporting every problem."""
-        complete = True
         values: dict[str, Any] = {}
         guessed: set[str] = set()
         for key in [key for key in given if key not in arguments]:
-            complete &= self._unknown(key, given, arguments, path, guessed)
+            self._unknown(key, given, arguments, path, guessed)
+        complete = True
         for name, argument in arguments.items():
             try:
                 values[name] = self._argument(argument, given, node, path, guessed)
@@ -118,27 +118,24 @@ class Checker:
         arguments: Iterable[str],
         path: str,
         guessed: set[str],
-    ) -> bool:
-        """Handles a key without a parameter; returns whether it can be passed over."""
+    ) -> None:
+        """Reports a key without a parameter, unless it is known to mean nothing here."""
         at = _join(path, key)
         node = given[key]
-        for pattern, reason in NO_MEANING.items():
-            if fnmatchcase(at, pattern):
-                self.warnings.append(f"{node.origin}: {at}: {reason}")
-                del given[key]
-                return True
-        for pattern, admitted in NOT_YET.items():
-            if fnmatchcase(at, pattern):
-                if node.plain() in admitted:
-                    del given[key]
-                    return True
-                only = "" if admitted[0] is None else f"; only {admitted[0]!r} is"
-                self._report(node.origin, at, f"is not supported by this version{only}")
-                return False
-        hint = suggestion(key, arguments)
-        guessed.update(name for name in arguments if f"'{name}'" in hint)
-        self._report(node.origin, at, f"unknown key{hint}")
-        return False
+        if reason := next((r for p, r in NO_MEANING.items() if fnmatchcase(at, p)), None):
+            self.warnings.append(f"{node.origin}: {at}: {reason}")
+            del given[key]
+            return
+        admitted = next((a for p, a in NOT_YET.items() if fnmatchcase(at, p)), None)
+        if admitted is not None and node.plain() in admitted:
+            del given[key]
+        elif admitted is not None:
+            only = "" if admitted[0] is None else f"; only {admitted[0]!r} is"
+            self._report(node.origin, at, f"is not supported by this version{only}")
+        else:
+            hint = suggestion(key, arguments)
+            guessed.update(name for name in arguments if f"'{name}'" in hint)
+            self._report(node.origin, at, f"unknown key{hint}")
 
     # One value -----------------------------------------------------------------------------------
 
@@ -197,7 +194,7 @@ class Checker:
 
     def _many(self, marker: Many, node: Node, path: str) -> list[Spec]:
         if not isinstance(node.value, list) or not node.value:
-            expected = f"a list of {marker.registry.kind}s, at least one: '- Name: {{key: value}}'"
+            expected = f"a list of {marker.registry.kinds}, at least one: '- Name: {{key: value}}'"
             self._report(node.origin, path, f"expected {expected}; received {node.plain()!r}")
             raise _Invalid
         specs, complete = [], True
@@ -274,7 +271,7 @@ def _describe(annotation: Any) -> str:
         if isinstance(marker, One):
             return f"a {marker.registry.kind}, {{name: ..., argument: value}}"
         if isinstance(marker, Many):
-            return f"a list of {marker.registry.kind}s, '- Name: {{argument: value}}'"
+            return f"a list of {marker.registry.kinds}, '- Name: {{argument: value}}'"
     return "a section" if _is_structure(annotation) else types.describe(annotation)
 
 

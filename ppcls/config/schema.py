@@ -68,9 +68,8 @@ class GlobalSection:
     save_inference_dir: str = "./inference"
 
     def __post_init__(self) -> None:
-        if len(self.image_shape) != 3:
-            received = self.image_shape
-            message = f"expected [channels, height, width], received {received}"
+        if len(self.image_shape) != 3 or self.image_shape[0] != 3:
+            message = f"expected [3, height, width], received {self.image_shape}"
             raise ArgumentError("image_shape", message)
 
 
@@ -122,7 +121,7 @@ class DataLoaderSection:
 
 @dataclass
 class AMPSection:
-    """Mixed precision. Read and reported, not used yet: training is in float32."""
+    """Mixed precision. Not used yet: training is in float32, and a warning says so."""
 
     use_amp: bool = True
     use_fp16_test: bool = False

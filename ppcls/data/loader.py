@@ -128,14 +128,21 @@ class DataLoader:
         batches = self.sampler.batches(epoch)
         count = sum(map(len, batches))
         bad = 0
+        is_empty = True
         with closing(self._reads(epoch, batches[start:])) as reads:
             for read in reads:
                 bad += self._account(read, bad, count)
+                if not read.kept and self._may_skip_batches():
+                    continue
+                is_empty = False
                 yield Batch(
                     _images(read),
                     np.asarray(read.labels, np.int64),
                     np.asarray(read.kept, np.int64),
                 )
+
+        if is_empty and bad:
+            raise DataError(f"none of the {bad} pictures of epoch {epoch} can be read")
 
     def _reads(self, epoch: int, batches: Sequence[np.ndarray]) -> Generator[BatchRead, None, None]:
         if self.num_workers:
@@ -171,12 +178,17 @@ class DataLoader:
                 f"{total} of {count} pictures cannot be read (max_bad_ratio {ratio:g}),"
                 f" e.g. {read.bad[-1][1]}"
             )
-        if not read.kept:
+        if not read.kept and not self._may_skip_batches():
             raise DataError(
                 f"none of the {len(read.bad)} pictures of a batch can be read,"
                 f" e.g. {read.bad[-1][1]}"
             )
         return len(read.bad)
+
+    def _may_skip_batches(self) -> bool:
+        """Whether nobody waits for a step of this process: it is alone, or evaluates."""
+        alone = getattr(self.sampler, "world_size", 1) == 1
+        return alone or not getattr(self.sampler, "training", False)
 
     def _probed_bytes(self) -> int:
         """Size of a picture as the pipeline gives it; 0 if the first ones cannot tell."""

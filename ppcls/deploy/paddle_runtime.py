@@ -14,23 +14,19 @@ from ppcls.deploy.exported import PARAMETERS_FILE, PROGRAM_FILE
 
 
 class PaddleRuntime:
-    """Runs an exported program on the CPU, or on the first GPU. Not to be shared by threads.
+    """Runs an exported program on the CPU. Not to be shared by threads.
 
     Args:
         folder: an exported folder whose files were verified.
-        device: ``cpu`` or ``gpu``.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu"):
+    def __init__(self, folder: str | Path):
         from paddle import inference
 
         program, parameters = Path(folder) / PROGRAM_FILE, Path(folder) / PARAMETERS_FILE
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()
-        if device == "gpu":
-            config.enable_use_gpu(256, 0)
-        else:
-            config.disable_gpu()
+        config.disable_gpu()
         with _stdout_to_stderr():
             self._predictor = inference.create_predictor(config)
         [input_name] = self._predictor.get_input_names()

@@ -10,7 +10,7 @@ from ppcls.data.datasets import PictureDataset
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.data.pipeline import Pipeline
 from ppcls.engine.distributed import World
-from ppcls.errors import ArgumentError
+from ppcls.errors import ArgumentError, DataError
 from ppcls.registry import Spec
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def build_reader(
     except ArgumentError as error:
         path = f"DataLoader.{mode}.sampler.{error.argument}"
         raise config.problem(path, str(error)) from None
+    if mode == "Train" and dataset.class_names and len(dataset.class_names) != class_num:
+        found = len(dataset.class_names)
+        raise DataError(
+            f"DataLoader.Train.dataset has {found} class folders, but Arch.class_num is "
+            f"{class_num}: set it with -o Arch.class_num={found}"
+        )
     if mode == "Train" and dataset.labels.max() + 1 < class_num:
         highest = dataset.labels.max()
         logger.warning(f"Arch.class_num is {class_num}, but the highest label is {highest}")
@@ -68,3 +74,14 @@ def to_tensors(batch: Batch, pipeline: Pipeline) -> tuple[paddle.Tensor, paddle.
 
     images: Any = paddle.to_tensor(batch.images)
     return pipeline.batch(images, paddle.to_tensor), paddle.to_tensor(batch.labels)
+
+
+def check_class_names(found: list[str] | None, expected: list[str] | None) -> None:
+    """Raises DataError if class folders are not those that the labels came from in training."""
+    if found and expected and found != expected:
+        only_found = sorted(set(found) - set(expected))[:5]
+        only_expected = sorted(set(expected) - set(found))[:5]
+        raise DataError(
+            "the class folders are not those of the training set, so labels would not agree: "
+            f"only here {only_found}, only there {only_expected}"
+        )

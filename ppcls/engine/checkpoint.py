@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.engine import published
 from ppcls.engine.folders import written_whole
-from ppcls.errors import TrainingError, WeightsError
+from ppcls.errors import CURE, TrainingError, WeightsError
+from ppcls.weights import published
 from ppcls.weights.manifest import MANIFEST_FILE, describe_file, read_manifest, verify_files
 from ppcls.weights.source import MODEL_FILE
 
-CURE = "a lower learning rate or a longer warm-up is the usual cure"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 

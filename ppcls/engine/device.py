@@ -7,7 +7,7 @@ import logging
 
 from ppcls.errors import EnvironmentProblem
 
-MISSING = "PaddlePaddle is not installed: pip install 'ppcls[cpu]' or pip install 'ppcls[gpu]'"
+MISSING = "PaddlePaddle is not installed: pip install -e '.[cpu]' or pip install -e '.[gpu]'"
 
 
 def require_paddle() -> None:

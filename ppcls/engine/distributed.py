@@ -48,8 +48,8 @@ class World:
         import paddle
         from paddle.distributed import collective
 
-        if not paddle.is_compiled_with_cuda():
-            # The launcher takes a set CUDA_VISIBLE_DEVICES for a GPU, whatever Paddle is built for.
+        if paddle.get_device() == "cpu":
+            # The launcher takes a set CUDA_VISIBLE_DEVICES for a GPU, whatever this run is for.
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         if collective._default_store is None:
             paddle.distributed.init_parallel_env()

@@ -22,8 +22,8 @@ from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_inference_pipeline
 from ppcls.engine.device import require_paddle, set_device
-from ppcls.engine.evaluator import load_network
 from ppcls.engine.folders import written_whole
+from ppcls.engine.model import load_network
 from ppcls.errors import TrainingError
 from ppcls.weights.manifest import describe_file
 
@@ -56,15 +56,15 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     net, state = load_network(config, logger, allow_random)
     pipeline = build_inference_pipeline(config, transforms)
     labels = postprocess.build(class_names=state.get("class_names")).class_names
-    _check_image_shape(config, pipeline)
     folder = _own_folder(config)
-    images = _sample_images(config.Global.image_shape)
+    images = _sample_batch(config, pipeline)
     expected = _run(net, images)
     with written_whole(folder) as new:
         _save_program(net, config.Global.image_shape, new)
         description = _describe(config, state, labels, new)
         (new / DESCRIPTION_FILE).write_text(description, encoding="utf-8")
-        read_exported(new)
+        model = read_exported(new)
+        model.postprocess()(expected, [""] * len(expected))  # the labels have to suffice
         difference = _compare(expected, PaddleRuntime(new)(images))
         logger.info(difference)
     logger.info(f"exported {config.Arch.name} to {folder}")
@@ -117,20 +117,22 @@ def _describe(config: Config, state: dict[str, Any], labels: list[str] | None, f
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def _check_image_shape(config: Config, pipeline: Pipeline) -> None:
-    """Runs a picture of odd size through the preprocessing and looks at what comes out."""
-    picture = np.zeros((311, 421, 3), np.uint8)
-    image = pipeline.batch(pipeline.image(picture, np.random.default_rng(0))[None])
-    shape = list(image.shape[1:])
+def _sample_batch(config: Config, pipeline: Pipeline) -> np.ndarray:
+    """Pictures of an odd size, through the preprocessing that is exported.
+
+    Raises:
+        ConfigError: ``Global.image_shape`` is not what the preprocessing makes of them.
+    """
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (CHECKED_IMAGES, 12, 16, 3), dtype=np.uint8)
+    pictures = coarse.repeat(26, axis=1).repeat(26, axis=2)
+    batch = pipeline.batch(np.stack([pipeline.image(picture, rng) for picture in pictures]))
+    shape = list(batch.shape[1:])
     if shape != config.Global.image_shape:
         expected = f"expected {shape}, which Infer.transforms make of a picture"
         received = f"received {config.Global.image_shape}"
         raise config.problem("Global.image_shape", f"{expected}, {received}")
-
-
-def _sample_images(image_shape: list[int]) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.standard_normal((CHECKED_IMAGES, *image_shape)).astype(np.float32)
+    return batch
 
 
 def _run(net: Any, images: np.ndarray) -> np.ndarray:
@@ -144,7 +146,7 @@ def _compare(expected: np.ndarray, received: np.ndarray) -> str:
     difference, spread = float(np.abs(expected - received).max()), float(expected.std())
     text = (
         f"largest difference of the logits between the network and Paddle Inference on "
-        f"{len(expected)} images: {difference:.2e}, {difference / spread:.2e} of their spread"
+        f"{len(expected)} pictures: {difference:.2e}, {difference / spread:.2e} of their spread"
     )
     if not difference <= TOLERANCE * spread:
         raise TrainingError(f"{text}; expected at most {TOLERANCE:.0e} of it: nothing was exported")

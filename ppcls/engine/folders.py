@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
     try:
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
-        shutil.rmtree(new, ignore_errors=True)
+        _sweep(folder)
         new.mkdir(parents=True)
         yield new
         for path in (*new.iterdir(), new):
@@ -43,6 +44,14 @@ def written_whole(folder: Path) -> Iterator[Path]:
         raise EnvironmentProblem(message) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes have left half written."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
+        pid = left.name.split(".")[-2]
+        if not Path(f"/proc/{pid}").exists() or pid == str(os.getpid()):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _commit(new: Path, folder: Path) -> None:

@@ -1,19 +1,4 @@
-"""What happens beside the training loop: one small class for each feature.
-
-The loop's events, in order; a handler overrides those it needs:
-
-    fit_start
-    for each epoch:
-        epoch_start
-        for each batch:
-            step_start          # a batch has arrived
-            step_end(step)      # the optimizer has stepped
-        epoch_end
-    fit_end                     # not after an error
-    close                       # always
-
-and in between, ``scalars(kind, values)`` whenever results are there.
-"""
+"""The handlers of an ordinary run: one small class for each feature beside the loop."""
 
 from __future__ import annotations
 
@@ -29,48 +14,19 @@ import numpy as np
 
 from ppcls.config import Config
 from ppcls.engine import logging as log
-from ppcls.engine.checkpoint import CURE
+from ppcls.engine import trackers
 from ppcls.engine.distributed import World
-from ppcls.engine.evaluator import build_metric
-from ppcls.errors import Stopped, TrainingError
+from ppcls.engine.handler import Handler
+from ppcls.engine.model import build_metric
+from ppcls.errors import CURE, Stopped, TrainingError
 from ppcls.metrics.base import CombinedMetric, Mean
 
 if TYPE_CHECKING:
     from ppcls.engine.trainer import Step, Trainer
 
 
-class Handler:
-    """Does nothing at every event."""
-
-    def fit_start(self, trainer: Trainer) -> None:
-        """Before the first epoch."""
-
-    def epoch_start(self, trainer: Trainer) -> None:
-        """``trainer.state.epoch`` is about to begin."""
-
-    def step_start(self, trainer: Trainer) -> None:
-        """A batch has arrived and is about to be used."""
-
-    def step_end(self, trainer: Trainer, step: Step) -> None:
-        """The optimizer has stepped."""
-
-    def epoch_end(self, trainer: Trainer) -> None:
-        """All batches of the epoch are used."""
-
-    def fit_end(self, trainer: Trainer) -> None:
-        """After the last epoch."""
-
-    def close(self, trainer: Trainer) -> None:
-        """The run is over, for whatever reason: let go of files and processes."""
-
-    def scalars(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
-        """Results of a step (``train``), an epoch (``train_avg``) or an evaluation (``eval``)."""
-
-
 def default_handlers(config: Config, world: World) -> list[Handler]:
     """The handlers of an ordinary run; their order is that of their work at each event."""
-    from ppcls.engine import trackers
-
     handlers: list[Handler] = [SeedSteps(), Log(config)]
     if world.is_first:
         handlers += [trackers.MetricsFile(), trackers.ProgressBar()]
@@ -108,6 +64,15 @@ class Log(Handler):
         self._metric: CombinedMetric | None = None
         if config.Metric is not None and config.Metric.Train:
             self._metric = build_metric(config, "Train")
+        self._before = np.zeros(0)
+
+    def state(self) -> dict[str, Any]:
+        """The sums of the epoch in progress."""
+        return {"sums": self._sums().tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the sums of an epoch that was stopped in the middle."""
+        self._before = np.array(state.get("sums", []))
 
     def fit_start(self, trainer: Trainer) -> None:
         """Says what is trained."""
@@ -122,6 +87,8 @@ class Log(Handler):
     def epoch_start(self, trainer: Trainer) -> None:
         """Starts averages and clocks."""
         self._mean.reset()
+        if not trainer.state.step_in_epoch:
+            self._before = np.zeros(0)
         if self._metric is not None:
             self._metric.reset()
         self._epoch_clock = _Clock()
@@ -144,15 +111,19 @@ class Log(Handler):
 
     def epoch_end(self, trainer: Trainer) -> None:
         """Prints the averages over all samples of all processes."""
-        own = self._mean.state(), self._metric.state() if self._metric else np.zeros(0)
-        total = trainer.world.sum(np.concatenate(own))
-        loss_state, metric_state = np.split(total, [len(own[0])])
+        total = trainer.world.sum(self._sums())
+        loss_state, metric_state = np.split(total, [len(self._mean.state())])
         values = self._metric.value(metric_state) if self._metric else {}
         values |= self._mean.value(loss_state)
         _refuse_lost(values["loss"], trainer)
         epoch, epochs = trainer.state.epoch, trainer.config.Global.epochs
         trainer.logger.info(log.train_average_line(epoch, epochs, values))
         trainer.emit("scalars", "train_avg", values)
+
+    def _sums(self) -> np.ndarray:
+        metric = self._metric.state() if self._metric else np.zeros(0)
+        sums = np.concatenate([self._mean.state(), metric])
+        return sums + self._before if self._before.shape == sums.shape else sums
 
     def _print(self, trainer: Trainer, step: Step) -> None:
         losses = {name: value.item() for name, value in step.losses.items()}
@@ -232,7 +203,7 @@ class StopOnSignal(Handler):
 
     def epoch_end(self, trainer: Trainer) -> None:
         """Stops between epochs, where ``latest`` has just been saved."""
-        if self._received:
+        if self._received and not trainer.is_done():
             self._stop(trainer)
 
     def close(self, trainer: Trainer) -> None:

@@ -26,6 +26,12 @@ class _ConsoleHandler(logging.StreamHandler[TextIO]):
 
         tqdm.write(self.format(record), file=self.stream)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lets the command end when the reader of its output has gone, as after ``| head``."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
 
 def make_logger(
     file: Path | None = None, enabled: bool = True, stream: TextIO | None = None

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ppcls.config import Config
 from ppcls.config.types import convert
+from ppcls.engine.checkpoint import read_state
+from ppcls.engine.device import require_paddle
 from ppcls.errors import ArgumentError, WeightsError, suggestion
+from ppcls.metrics.base import CombinedMetric
 from ppcls.registry import BACKBONES
-from ppcls.weights import load_weights
+from ppcls.weights import find_weights, load_weights
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all networks that match a shell pattern, aliases included, sorted."""
+    require_paddle()
     return BACKBONES.names(pattern)
 
 
@@ -33,6 +39,7 @@ def create_model(
         ArgumentError: the family has no such argument, or not with that value.
         WeightsError: the weights cannot be read or belong to another network.
     """
+    require_paddle()
     known = BACKBONES.entry(name).arguments()
     checked = {}
     for argument, value in {"class_num": class_num, **arch}.items():
@@ -51,3 +58,62 @@ def create_model(
     if pretrained:
         load_weights(net, pretrained, adapt_head=True)
     return net
+
+
+def build_metric(config: Config, mode: str) -> CombinedMetric:
+    """The metrics of ``Metric.<mode>`` as one."""
+    class_num = config.Arch.arguments["class_num"]
+    return CombinedMetric([s.build(class_num=class_num) for s in getattr(config.Metric, mode)])
+
+
+def load_network(
+    config: Config, logger: Any, allow_random: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """The network with the weights that the configuration names, in evaluation mode.
+
+    Returns:
+        The network, and what ``state.json`` beside its weights says (empty without one).
+
+    Raises:
+        WeightsError: no weights are named and ``allow_random`` is off, or they do not fit.
+    """
+    section = config.Global
+    source = section.pretrained_model or section.checkpoints or config.Arch.extra["pretrained"]
+    net = create_model(config.Arch.name, **config.Arch.arguments)
+    net.eval()
+    if not source or source is True:
+        if not allow_random:
+            raise WeightsError(
+                "no weights are given: set Global.pretrained_model to a checkpoint folder or a "
+                "weights file (-o Global.pretrained_model=...), or allow random weights with "
+                "--allow-random"
+            )
+        logger.warning("the network has random weights")
+        return net, {}
+    path = find_weights(source)
+    state = read_state(path.parent)
+    check_arch(state, config)
+    report = load_weights(net, path)
+    logger.info(f"loaded {path}: {report}")
+    return net, state
+
+
+def check_arch(state: Mapping[str, Any], config: Config) -> None:
+    """Compares the network of a checkpoint, as its ``state.json`` says, with the configuration's.
+
+    Shapes alone do not tell a share of shortcut channels, for instance. Dropout may differ.
+
+    Raises:
+        WeightsError: naming both networks, or the argument that differs.
+    """
+    before, now = state.get("arch"), {"name": config.Arch.name, **config.Arch.arguments}
+    if not isinstance(before, dict):
+        return
+    builders = [BACKBONES.entry(a["name"]) for a in (before, now) if a["name"] in BACKBONES.names()]
+    same_variant = len({(e.builder, tuple(sorted(e.preset.items()))) for e in builders}) == 1
+    if not same_variant:
+        raise WeightsError(f"the checkpoint is of {before['name']}, the network is {now['name']}")
+    for name in before.keys() & now.keys() - {"name", "class_num", "dropout"}:
+        if before[name] != now[name]:
+            message = f"{name} is {before[name]} in the checkpoint, and {now[name]} in Arch"
+            raise WeightsError(f"{now['name']}: {message}")

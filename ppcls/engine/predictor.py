@@ -15,7 +15,7 @@ from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_inference_pipeline
 from ppcls.engine.device import require_paddle, set_device
-from ppcls.engine.evaluator import load_network
+from ppcls.engine.model import load_network
 
 
 class Predictor:

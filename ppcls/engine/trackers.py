@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppcls.engine.handlers import Handler
+from ppcls.engine.handler import Handler
 from ppcls.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class VisualDL(Handler):
         try:
             from visualdl import LogWriter
         except ImportError as error:
-            message = f"Global.use_visualdl needs VisualDL ({error}): pip install 'ppcls[visualdl]'"
+            message = f"Global.use_visualdl needs VisualDL ({error}): pip install visualdl"
             raise EnvironmentProblem(message) from None
         self._open = LogWriter
         self._writer: Any = None

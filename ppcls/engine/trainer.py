@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
-from ppcls.engine.batch import build_reader, to_tensors
+from ppcls.engine.batch import build_reader, check_class_names, to_tensors
 from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.distributed import World
-from ppcls.engine.evaluator import (
-    build_metric,
-    check_class_names,
-    evaluate,
-    iteration_reporter,
-)
+from ppcls.engine.evaluator import evaluate, iteration_reporter
 from ppcls.engine.failure import forget_failure
-from ppcls.engine.model import create_model
+from ppcls.engine.handler import Handler
+from ppcls.engine.handlers import default_handlers
+from ppcls.engine.model import build_metric, check_arch, create_model
 from ppcls.errors import EnvironmentProblem, TrainingError, WeightsError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
@@ -29,8 +26,6 @@ from ppcls.weights import find_weights, load_weights
 
 if TYPE_CHECKING:
     import paddle
-
-    from ppcls.engine.handlers import Handler
 
 
 @dataclass
@@ -93,28 +88,29 @@ class Trainer:
         self.folder = Path(config.Global.output_dir) / config.Arch.name
         self._open_folder()
         self.state = TrainState()
+        self._handler_states: dict[str, Any] = {}
         self._build_readers()
         self._build_network(*needed[1:])
         self._restore()
+        chosen = default_handlers(config, self.world) if handlers is None else handlers
+        self.handlers = list(chosen)
         self.world.connect()
         self.model = self._parallel()
-        if handlers is None:
-            from ppcls.engine.handlers import default_handlers
-
-            handlers = default_handlers(config, self.world)
-        self.handlers = list(handlers)
 
     def fit(self) -> TrainState:
         """Trains to ``Global.epochs``; returns how far the run came and its best result."""
         try:
-            if self._done():
+            if self.is_done():
                 self.logger.info(
                     f"nothing to train: the checkpoint has reached epoch {self.state.epoch}, and "
                     f"Global.epochs is {self.config.Global.epochs}"
                 )
                 return self.state
+            self._write_config()
             self.emit("fit_start")
-            while not self._done():
+            for handler in self.handlers:
+                handler.restore(self._handler_states.get(type(handler).__name__, {}))
+            while not self.is_done():
                 if not self.state.step_in_epoch:
                     self.state.epoch += 1
                 self._train_epoch()
@@ -124,8 +120,10 @@ class Trainer:
             self.close()
         return self.state
 
-    def _done(self) -> bool:
-        return self.state.epoch >= self.config.Global.epochs and not self.state.step_in_epoch
+    def is_done(self) -> bool:
+        """Whether ``Global.epochs`` are over."""
+        unfinished = self.state.step_in_epoch > 0
+        return self.state.epoch >= self.config.Global.epochs + unfinished
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -159,9 +157,8 @@ class Trainer:
         if self.eval_reader is None:
             raise TrainingError("Global.eval_during_train is off, so nothing was read to evaluate")
         self.world.share_buffers(self.net)
-        report = iteration_reporter(
-            self.logger, self.state.epoch, self.config.Global.print_batch_step
-        )
+        every = self.config.Global.print_batch_step
+        report = every, iteration_reporter(self.logger, self.state.epoch)
         metric = build_metric(self.config, "Eval")
         return evaluate(self.net, self.eval_reader, self.eval_loss, metric, self.world, report)
 
@@ -175,12 +172,12 @@ class Trainer:
             state = {
                 **asdict(self.state),
                 "steps_per_epoch": len(self.reader),
-                "arch": self.config.Arch.name,
-                "class_num": self.net.class_num,
+                "arch": {"name": self.config.Arch.name, **self.config.Arch.arguments},
                 "class_names": self.reader.dataset.class_names,
                 # Dropout and augmentation are drawn from these two, the epoch, and the sample's
                 # or step's number, so they are the whole state of everything random.
                 "random": {"seed": self.config.Global.seed, "processes": self.world.size},
+                "handlers": {type(h).__name__: h.state() for h in self.handlers if h.state()},
                 "versions": _versions(),
             }
             save_checkpoint(self.folder / name, self.net, self.optimizer.state_dict(), state)
@@ -197,15 +194,21 @@ class Trainer:
         for handler in self.handlers:
             getattr(handler, event)(self, *arguments)
 
+    def _write_config(self) -> None:
+        if not self.world.is_first:
+            return
+        try:
+            text = self.config.to_yaml()
+            (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write to {self.folder}: {error.strerror}") from None
+
     # Construction --------------------------------------------------------------------------------
 
     def _open_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             forget_failure(self.world, self.folder)
-            if self.world.is_first:
-                config_file = self.folder / "config.yaml"
-                config_file.write_text(self.config.to_yaml(), encoding="utf-8")
             self.logger = log.make_logger(self.folder / "train.log", self.world.is_first)
         except OSError as error:
             raise EnvironmentProblem(f"cannot write to {self.folder}: {error.strerror}") from None
@@ -246,12 +249,14 @@ class Trainer:
                 self.logger.info(f"the classifier starts anew, for {self.net.class_num} classes")
 
     def _resume(self, checkpoint: Checkpoint) -> None:
+        check_arch(checkpoint.state, self.config)
         load_weights(self.net, checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         state = checkpoint.state
         steps = state["epoch"] * len(self.reader)  # for checkpoints that do not say
         known = {name: state[name] for name in asdict(self.state) if name in state}
         self.state = TrainState(**{"global_step": steps, **known})
+        self._handler_states = state.get("handlers", {})
         place = f"after epoch {self.state.epoch}"
         if self.state.step_in_epoch:
             self._check_same_steps(state)

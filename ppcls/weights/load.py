@@ -124,7 +124,8 @@ def _misfit(net: Any, label: str, report: WeightReport, head: set[str], size: in
         source_shape, net_shape = next(iter(report.mismatched.values()))
         return (
             f"{label}: has {source_shape[-1]} classes, the network {name} has {net_shape[-1]}; set "
-            f"Arch.class_num to {source_shape[-1]}, or Global.ignore_head=True to keep the new head"
+            f"Arch.class_num to {source_shape[-1]}; only training from Global.pretrained_model, or "
+            "ignore_head, gives it a new classifier"
         )
     return (
         f"{label}: holds weights of another architecture than {name}: only {len(report.matched)} "

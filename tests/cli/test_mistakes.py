@@ -77,8 +77,8 @@ MISTAKES = {
         None,
         ["Optimizer.lr.learning_rate=1e6"],
         1,
-        r"error: the loss is (nan|inf) in epoch 1, step \d: the run cannot go on; a lower learning "
-        r"rate or a longer warm-up is the usual cure",
+        r"error: (the loss is (nan|inf) in epoch 1, step \d: the run cannot go on"
+        r"|'.*' is not finite any more: nothing was saved); a lower learning rate .* usual cure",
     ),
     "more ranks than classes": (
         "train",

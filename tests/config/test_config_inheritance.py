@@ -46,11 +46,11 @@ def test_maps_merge(child):
 
 
 def test_lists_and_scalars_replace(child):
-    config = child("Loss:\n  Train:\n    - CELoss: {weight: 3}\nGlobal: {image_shape: [1, 8, 8]}\n")
+    config = child("Loss:\n  Train:\n    - CELoss: {weight: 3}\nGlobal: {image_shape: [3, 8, 8]}\n")
     [loss] = config.Loss.Train
     assert loss.arguments["weight"] == 3
     assert loss.arguments["epsilon"] is None
-    assert config.Global.image_shape == [1, 8, 8]
+    assert config.Global.image_shape == [3, 8, 8]
 
 
 def test_replace_drops_what_the_base_says(child):

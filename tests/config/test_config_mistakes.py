@@ -110,7 +110,7 @@ LINES = [
         "expected at most the 200 epochs of the run (Global.epochs), received 300",
     ),
     ("topk: [1, 5]", "topk: [1, 50]", "Metric.Eval.0.TopkAcc.topk", "the 10 classes"),
-    ("[3, 224, 224]", "[224, 224]", "Global.image_shape", "[channels, height, width]"),
+    ("[3, 224, 224]", "[224, 224]", "Global.image_shape", "[3, height, width]"),
     ("size: 32", "size: [1, 2, 3]", f"{OP}.1.RandCropImage.size", "[width, height]"),
     ("order: ''", "mean: [0.5]", f"{OP}.2.NormalizeImage.mean", "three finite numbers"),
     ("scale: 1.0/255.0", "scale: 0", f"{OP}.2.NormalizeImage.scale", "other than 0"),
@@ -275,7 +275,7 @@ def test_a_process_ends_with_2_and_no_traceback(tmp_path):
 # A run would stop at these when it builds its parts; the check has to say so before, with a line.
 TOGETHER = [
     ("  momentum: 0.9", "  weight_decay: 1e-4", "Optimizer.weight_decay", "regularizer"),
-    ("    - CELoss: {weight: 1.0, epsilon: 0.1}", "    []", "Loss.Train", "at least one loss"),
+    ("    - CELoss: {weight: 1.0, epsilon: 0.1}", "    []", "Loss.Train", "at least one"),
     ("        - DecodeImage: {backend: pil}\n", "", OP, "DecodeImage"),
     ("        - RandCropImage:", "        - ToCHWImage:\n        - RandCropImage:", OP, "ToCHW"),
     ("order: ''", "order: chw", OP, "chw"),

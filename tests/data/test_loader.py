@@ -212,7 +212,7 @@ def test_all_bad_pictures_stop_the_run(make_dataset, workers):
         Path(dataset.path(index)).write_bytes(b"")
     with (
         loader(dataset, workers, on_bad_sample=lambda text: None) as reader,
-        pytest.raises(DataError, match="none of the 4 pictures of a batch"),
+        pytest.raises(DataError, match="none of the"),
     ):
         list(reader.epoch(0))
 

@@ -90,4 +90,4 @@ def test_both_names_are_one_sampler():
         entry = SAMPLERS.entry(name)
         assert entry.builder is DistributedBatchSampler
         assert list(entry.arguments()) == ["batch_size", "shuffle", "drop_last"]
-        assert entry.context() == {"sample_count", "seed", "rank", "world_size"}
+        assert entry.context() == {"sample_count", "seed", "rank", "world_size", "training"}

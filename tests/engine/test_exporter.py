@@ -114,7 +114,7 @@ def test_the_export_command_replaces_an_older_export_and_says_where(
     assert (folder / "inference.pdiparams").stat().st_size > 1e6
     assert [path.name for path in folder.parent.iterdir()] == ["inference"]
     assert f"exported {support.NET} to {folder}" in done.out
-    match = re.search(r"Paddle Inference on \d+ images: \S+, (\S+) of their spread", done.out)
+    match = re.search(r"Paddle Inference on \d+ pictures: \S+, (\S+) of their spread", done.out)
     assert float(match[1]) < 1e-4
 
 

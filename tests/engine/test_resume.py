@@ -115,15 +115,31 @@ def test_a_missing_or_wrong_manifest_is_refused(config_file, checkpoint, content
 
 
 def test_another_architecture_is_refused(config_file, trained):
-    with pytest.raises(WeightsError, match="another architecture than MobileNeXt_x0_35"):
+    with pytest.raises(
+        WeightsError, match="is of MobileNeXt_x0_1, the network is MobileNeXt_x0_35"
+    ):
         support.train(
             config_file, f"Global.checkpoints={trained / 'latest'}", "Arch.name=MobileNeXt_x0_35"
         )
 
 
-def test_another_number_of_classes_is_refused(config_file, trained):
-    with pytest.raises(WeightsError, match=r"has 3 classes, .* has 5"):
-        support.train(config_file, f"Global.checkpoints={trained / 'latest'}", "Arch.class_num=5")
+def test_another_number_of_classes_is_refused(config_file, checkpoint):
+    import paddle
+
+    import ppcls
+
+    five = ppcls.create_model(support.NET, class_num=5)
+    paddle.save(five.state_dict(), str(checkpoint / "model.pdparams"))
+    support.write_manifest(checkpoint)
+    with pytest.raises(WeightsError, match=r"has 5 classes, .* has 3"):
+        support.train(config_file, f"Global.checkpoints={checkpoint}")
+
+
+def test_another_argument_of_the_same_shapes_is_refused(config_file, trained):
+    """Half of the shortcut's channels: every name and shape fits, and the answers would be wrong."""
+    overrides = f"Global.checkpoints={trained / 'latest'}", "Arch.identity_tensor_multiplier=0.5"
+    with pytest.raises(WeightsError, match=r"identity_tensor_multiplier is 1\.0 .* and 0\.5"):
+        support.train(config_file, *overrides)
 
 
 def test_an_optimizer_state_that_does_not_fit_is_refused(config_file, checkpoint):
