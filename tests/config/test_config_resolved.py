@@ -23,7 +23,11 @@ def sections(config):
     [
         [],
         ["Optimizer.lr={name: Piecewise, decay_epochs: [3, 6], values: [1e-1, 1e-2, 1e-3]}"],
-        ['DataLoader.Train.dataset.delimiter="\\t"', "AMP={}", "Global.image_shape=[3, 28, 28]"],
+        [
+            'DataLoader.Train.dataset.delimiter="\\t"',
+            "AMP={use_amp: false}",
+            "Global.image_shape=[3, 28, 28]",
+        ],
         ["Infer.transforms=[DecodeImage, ToCHWImage]", "Metric=null"],
     ],
 )

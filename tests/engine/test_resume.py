@@ -115,9 +115,7 @@ def test_a_missing_or_wrong_manifest_is_refused(config_file, checkpoint, content
 
 
 def test_another_architecture_is_refused(config_file, trained):
-    with pytest.raises(
-        WeightsError, match="is of MobileNeXt_x0_1, the network is MobileNeXt_x0_35"
-    ):
+    with pytest.raises(WeightsError, match=r"is of MobileNeXt_x0_1, .* is MobileNeXt_x0_35"):
         support.train(
             config_file, f"Global.checkpoints={trained / 'latest'}", "Arch.name=MobileNeXt_x0_35"
         )
@@ -136,7 +134,7 @@ def test_another_number_of_classes_is_refused(config_file, checkpoint):
 
 
 def test_another_argument_of_the_same_shapes_is_refused(config_file, trained):
-    """Half of the shortcut's channels: every name and shape fits, and the answers would be wrong."""
+    """Half of the shortcut's channels: names and shapes fit, and the answers would be wrong."""
     overrides = f"Global.checkpoints={trained / 'latest'}", "Arch.identity_tensor_multiplier=0.5"
     with pytest.raises(WeightsError, match=r"identity_tensor_multiplier is 1\.0 .* and 0\.5"):
         support.train(config_file, *overrides)

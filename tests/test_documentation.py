@@ -1,0 +1,71 @@
+"""What the pages show is run: components to copy, and the configuration of the README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ppcls
+from ppcls.config import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_components_of_the_contributing_guide_work_as_they_stand() -> None:
+    transform, network = code_blocks("CONTRIBUTING.md", "python")
+    check = """
+import numpy as np, paddle, ppcls
+from ppcls.registry import TRANSFORMS
+grey = TRANSFORMS.build("RandGrayscale", {"prob": 1.0})
+image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+out = grey(image, np.random.default_rng(0))
+assert out.shape == image.shape and (out[..., 0] == out[..., 2]).all()
+net = ppcls.create_model("TinyNet_x2_0", class_num=3)
+images = paddle.randn([2, 3, 16, 16])
+assert net(images).shape == [2, 3]
+assert [f.shape[1] for f in net.features(images)] == [i.channels for i in net.feature_info]
+assert net.classifier_names() <= set(net.state_dict())
+net.reset_classifier(5)
+assert net(images).shape == [2, 5]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", transform + network + check],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
+    [text] = code_blocks("README.md", "yaml")
+    folder = ROOT / "configs/ImageNet/MobileNeXt"
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("_base_: ", f"_base_: {folder}/"), encoding="utf-8")
+    config = ppcls.load_config(path)
+    assert config.Arch.arguments["dropout"] == 0.1
+    assert config.Optimizer is not None
+    assert config.Optimizer.arguments["lr"].name == "Constant"
+
+
+@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "dataset/README.md"])
+def test_files_and_options_that_pages_name_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "@" not in re.sub(r"\S+@\S+\.\S+", "", text), "a placeholder was left"
+    for name in re.findall(r"(?:configs|tools|dataset|benchmark)/[\w/]+\.(?:yaml|py)", text):
+        assert (ROOT / name).is_file(), name
+    for option in re.findall(r"-o ((?:Global|Arch|Infer)\.\w+)=", text):
+        try:
+            ppcls.load_config(ROOT / "configs/quick_start/photos.yaml", [f"{option}=3"])
+        except ConfigError as error:
+            assert "unknown key" not in str(error), option
