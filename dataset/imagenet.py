@@ -9,6 +9,10 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout, too
+
+from ppcls.data.datasets import PICTURE_SUFFIXES
+
 GUIDE = """how to lay ImageNet-1k out
   The archives come from https://image-net.org/download-images, free for research after
   registration: ILSVRC2012_img_train.tar (138 GB) and ILSVRC2012_img_val.tar (6.3 GB).
@@ -41,7 +45,6 @@ examples
   python dataset/imagenet.py dataset/ILSVRC2012 --val-labels val.txt
   python dataset/imagenet.py my_photos      # my_photos/train/<class>/*.jpg, my_photos/val/<class>/
 """
-SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 WNID = re.compile(r"n\d{8}")
 WNIDS_FILE = Path(__file__).with_name("imagenet1k_wnids.txt")
 IMAGENET_PICTURES = {"train": 1_281_167, "val": 50_000}
@@ -82,7 +85,7 @@ def pictures_in(folder: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES  # noqa: PTH122 (a million names)
+            if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122 (a million names)
             and not entry.name.startswith(".")
         )
 

@@ -23,9 +23,10 @@ def evaluate(text: str) -> float:
     """
     if len(text) > LONGEST:
         raise ValueError(f"expected at most {LONGEST} characters, received {len(text)}")
+    unreadable = (SyntaxError, ZeroDivisionError, RecursionError, OverflowError, MemoryError)
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ZeroDivisionError, RecursionError, OverflowError, MemoryError) as error:
+        return _value(ast.parse(text.strip().replace("\0", "?"), mode="eval").body)
+    except unreadable as error:
         raise ValueError(f"expected a number or a sum of numbers, received '{text}'") from error
 
 

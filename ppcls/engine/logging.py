@@ -15,7 +15,7 @@ FORMAT = "[%(asctime)s] ppcls %(levelname)s: %(message)s"
 DATE = "%Y/%m/%d %H:%M:%S"
 
 
-class _ConsoleHandler(logging.StreamHandler[TextIO]):
+class _ConsoleHandler(logging.StreamHandler):  # generic from Python 3.11 on only
     """Writes lines above a progress bar, if one stands on the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:

