@@ -219,10 +219,10 @@ class MobileNeXt(Backbone):
         return {name for name, p in self.named_parameters() if p.ndim == 1}
 
     def _initialise(self) -> None:
-        """He initialisation by fan-out; a depthwise filter feeds one channel only."""
+        """He initialisation by fan-out (of all channels, also for depthwise), as the authors do."""
         for layer in self.sublayers():
             if isinstance(layer, nn.Conv2D):
-                fan_out = layer.weight.shape[0] // layer._groups * math.prod(layer.weight.shape[2:])
+                fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
                 nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out))(layer.weight)
         _initialise_linear(self.classifier[1])
 

@@ -190,14 +190,13 @@ def test_there_is_no_shortcut_where_the_shape_changes(channels_in, channels_out,
         )
 
 
-def test_initial_weights_are_hes_by_fan_out():
+def test_initial_weights_are_those_of_the_authors():
     paddle.seed(3)
     net = ppcls.create_model("MobileNeXt_x1_0")
     for name, p in net.named_parameters():
         value = p.numpy()
-        if p.ndim == 4 and value.size > 2000:
-            feeds = 1 if value.shape[1] == 1 else value.shape[0]  # a depthwise filter: one channel
-            fan_out = feeds * math.prod(value.shape[2:])
+        if p.ndim == 4 and value.size > 4000:
+            fan_out = value.shape[0] * math.prod(value.shape[2:])
             assert value.std() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1), name
         elif p.ndim == 1:
             assert set(np.unique(value)) <= {0.0, 1.0}, name
