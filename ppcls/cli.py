@@ -91,7 +91,8 @@ def _infer_source(options: argparse.Namespace) -> tuple[Any, list[str]]:
     else:
         given = _infer_overrides(options.override)
         source = folder or given.get("model_dir")
-        images = images or [given["infer_imgs"]] if "infer_imgs" in given else images
+        if not images and "infer_imgs" in given:
+            images = [given["infer_imgs"]]
         if not source:
             raise UsageError(
                 "expected a configuration (-c FILE) or an exported model (--model FOLDER)"

@@ -177,7 +177,7 @@ class Trainer:
                 # Dropout and augmentation are drawn from these two, the epoch, and the sample's
                 # or step's number, so they are the whole state of everything random.
                 "random": {"seed": self.config.Global.seed, "processes": self.world.size},
-                "handlers": {type(h).__name__: h.state() for h in self.handlers if h.state()},
+                "handlers": {type(h).__name__: s for h in self.handlers if (s := h.state())},
                 "versions": _versions(),
             }
             save_checkpoint(self.folder / name, self.net, self.optimizer.state_dict(), state)
