@@ -11,12 +11,11 @@ import math
 from typing import Annotated
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 from pydantic import Field
 
 from ppcls.backbones.base import Backbone, FeatureInfo
-from ppcls.backbones.layers import make_divisible
+from ppcls.backbones.layers import ResidualPath, make_divisible
 from ppcls.registry import BACKBONES
 
 # Table 3 of the paper. t: reduction of the bottleneck, c: width, n: blocks, s: stride of the first
@@ -102,21 +101,16 @@ class SandglassBlock(nn.Layer):
             layers = bottleneck
         if same_width or keep_depthwise or stride == 2:
             layers = [*layers, *depthwise(channels_out, stride)]
-        self.conv = nn.Sequential(*layers)
+        self.conv = ResidualPath(*layers)
         has_shortcut = same_width and stride == 1
         carried = max(1, math.floor(channels_out * identity_share + 1e-6))
         self.identity_channels = carried if has_shortcut else 0
-        self.channels = channels_out
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Maps [N, channels_in, H, W] -> [N, channels_out, H/stride, W/stride]."""
-        out = self.conv(x)
         if self.identity_channels == 0:
-            return out
-        if self.identity_channels == self.channels:
-            return out + x
-        carried, rest = out[:, : self.identity_channels], out[:, self.identity_channels :]
-        return paddle.concat([carried + x[:, : self.identity_channels], rest], axis=1)
+            return self.conv(x)
+        return self.conv(x, shortcut=x, carried=self.identity_channels)
 
 
 @BACKBONES.register_variants(VARIANTS, ALIASES)
@@ -180,6 +174,7 @@ class MobileNeXt(Backbone):
         # `features` is both the published name of these layers and the method of every network:
         # the method is found first, the layers under `blocks`.
         self.add_sublayer("features", nn.Sequential(*blocks))
+        self.pool = nn.AdaptiveAvgPool2D(1)
         self.num_features = channels
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, class_num))
         self._initialise()
@@ -191,8 +186,7 @@ class MobileNeXt(Backbone):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [N, 3, H, W] -> logits [N, class_num]."""
-        x = F.adaptive_avg_pool2d(self.blocks(images), 1)
-        return self.classifier(x.flatten(1))
+        return self.classifier(self.pool(self.blocks(images)).flatten(1))
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """Maps of stride 2, 4, 8, 16 and 32; widths in ``feature_info``."""

@@ -1,0 +1,336 @@
+"""A run of convolutions, normalisations, activations and squeeze-excitations as one operator.
+
+Tensors keep their logical shape [N, C, H, W]; their memory is channels-last. To everything else
+they are ordinary tensors with unusual strides, so code between two chains stays correct, whatever
+it does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+
+from ppcls.ops.library import (
+    BATCH_NORM,
+    CONVOLUTION,
+    DEPTHWISE,
+    FROZEN_NORM,
+    IDENTITY,
+    NO_NORM,
+    SQUEEZE_EXCITATION,
+    ChainStruct,
+    Kernels,
+    LayerStruct,
+    kernels,
+    thread_count,
+)
+
+DTYPES = {paddle.float32: "float32", paddle.float64: "float64"}
+TO_CHANNELS_LAST = [0, 2, 3, 1]
+TO_CHANNELS_FIRST = [0, 3, 1, 2]
+
+
+@dataclass
+class ConvUnit:
+    """A convolution, the batch normalisation behind it if any, and the activation."""
+
+    conv: nn.Conv2D
+    norm: nn.BatchNorm2D | None
+    act: int = IDENTITY
+
+    @property
+    def layers(self) -> list[nn.Layer]:
+        """The layers that the unit stands for."""
+        return [self.conv] if self.norm is None else [self.conv, self.norm]
+
+    def parameters(self) -> list[tuple[str, paddle.Tensor]]:
+        """Field of ``LayerStruct`` and tensor of each parameter."""
+        named = [("weight", self.conv.weight), ("bias", self.conv.bias)]
+        if self.norm is not None:
+            named += [("gamma", self.norm.weight), ("beta", self.norm.bias)]
+        return [(name, tensor) for name, tensor in named if tensor is not None]
+
+    def describe(self, struct: LayerStruct, height: int, width: int) -> tuple[int, int, int]:
+        """Fills in all but the addresses; returns the output's channels, height and width."""
+        conv = self.conv
+        kernel, stride = conv._kernel_size[0], conv._stride[0]
+        (top, bottom), (left, right) = padding(conv, (height, width))
+        channels = conv._in_channels
+        depthwise = conv._groups == channels == conv._out_channels and kernel in (3, 5, 7)
+        depthwise = depthwise and stride in (1, 2)
+        struct.kind = DEPTHWISE if depthwise else CONVOLUTION
+        struct.channels_in, struct.channels_out = channels, conv._out_channels
+        struct.kernel, struct.stride, struct.groups = kernel, stride, conv._groups
+        struct.pad_top, struct.pad_left = top, left
+        struct.in_h, struct.in_w = height, width
+        struct.out_h = (height + top + bottom - kernel) // stride + 1
+        struct.out_w = (width + left + right - kernel) // stride + 1
+        struct.act = self.act
+        if self.norm is not None:
+            # Paddle's operators take both in single precision, whatever the tensors' type is.
+            struct.epsilon = ctypes.c_float(self.norm._epsilon).value
+            struct.momentum = ctypes.c_float(self.norm._momentum).value
+        return conv._out_channels, struct.out_h, struct.out_w
+
+    def norm_kind(self) -> int:
+        """How the normalisation works at the moment."""
+        if self.norm is None:
+            return NO_NORM
+        frozen = not self.norm.training or self.norm._use_global_stats
+        return FROZEN_NORM if frozen else BATCH_NORM
+
+    def set_buffers(self, struct: LayerStruct) -> None:
+        """Sets the addresses of the running statistics and how they are used."""
+        struct.norm = self.norm_kind()
+        if self.norm is not None:
+            struct.running_mean = self.norm._mean.data_ptr()
+            struct.running_variance = self.norm._variance.data_ptr()
+
+
+@dataclass
+class SqueezeUnit:
+    """A squeeze-excitation: two 1x1 convolutions on the pooled map, and a gate.
+
+    ``gate_slope`` is the hard sigmoid's, 0 for a sigmoid.
+    """
+
+    reduce: nn.Conv2D
+    expand: nn.Conv2D
+    act: int
+    gate_slope: float
+
+    @property
+    def layers(self) -> list[nn.Layer]:
+        """The layers that the unit stands for."""
+        return [self.reduce, self.expand]
+
+    def parameters(self) -> list[tuple[str, paddle.Tensor]]:
+        """Field of ``LayerStruct`` and tensor of each parameter."""
+        named = [("weight", self.reduce.weight), ("bias", self.reduce.bias)]
+        named += [("weight2", self.expand.weight), ("bias2", self.expand.bias)]
+        return [(name, tensor) for name, tensor in named if tensor is not None]
+
+    def describe(self, struct: LayerStruct, height: int, width: int) -> tuple[int, int, int]:
+        """Fills in all but the addresses; returns the output's channels, height and width."""
+        channels = self.reduce._in_channels
+        struct.kind, struct.norm, struct.act = SQUEEZE_EXCITATION, NO_NORM, self.act
+        struct.channels_in = struct.channels_out = channels
+        struct.in_h = struct.out_h = height
+        struct.in_w = struct.out_w = width
+        struct.reduced, struct.gate_slope = self.reduce._out_channels, self.gate_slope
+        return channels, height, width
+
+    def norm_kind(self) -> int:
+        """There is none."""
+        return NO_NORM
+
+    def set_buffers(self, struct: LayerStruct) -> None:
+        """There are none."""
+
+
+Unit = ConvUnit | SqueezeUnit
+
+
+def padding(conv: nn.Conv2D, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Zero rows before and behind, zero columns before and behind an input of ``size``."""
+    given = conv._padding
+    if isinstance(given, str):
+        if given.upper() == "VALID":
+            return [(0, 0), (0, 0)]
+        pairs = []
+        for length, kernel, stride in zip(size, conv._kernel_size, conv._stride, strict=True):
+            total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            pairs.append((total // 2, total - total // 2))
+        return pairs
+    if isinstance(given, int):
+        return [(given, given)] * 2
+    if len(given) == 2:
+        return [(given[0], given[0]), (given[1], given[1])]
+    if len(given) == 4 and not isinstance(given[0], list | tuple):
+        return [(given[0], given[1]), (given[2], given[3])]
+    return [tuple(pair) for pair in given[-2:]]
+
+
+@dataclass
+class Chain:
+    """A run of units; call it on a map [N, C, H, W].
+
+    It gives and takes the same numbers as the layers one after the other, in a fraction of the
+    time and memory: see ``docs/performance.md``.
+    """
+
+    units: list[Unit]
+    _described: dict[tuple[int, ...], tuple[Any, list[int]]] = field(default_factory=dict)
+
+    def __call__(
+        self, x: paddle.Tensor, shortcut: paddle.Tensor | None = None, carried: int | None = None
+    ) -> paddle.Tensor:
+        """Applies the units; then adds the first ``carried`` channels of ``shortcut`` (or all)."""
+        named = [item for unit in self.units for item in unit.parameters()]
+        parameters = [tensor for _, tensor in named]
+        inputs = [x] if shortcut is None or shortcut is x else [x, shortcut]
+        records = paddle.is_grad_enabled() and not all(
+            tensor.stop_gradient for tensor in (*inputs, *parameters)
+        )
+        call = _Call(self, x, shortcut, carried, [name for name, _ in named], parameters)
+        batch_statistics = any(unit.norm_kind() == BATCH_NORM for unit in self.units)
+        if not records:
+            with paddle.no_grad():
+                return call.forward(keep=batch_statistics)
+        return _ChainFunction.apply(call, *inputs, *parameters)
+
+    def described(self, shape: Sequence[int]) -> tuple[Any, list[int]]:
+        """Structs without addresses for an input shape, and the output's [N, H, W, C]."""
+        key = tuple(shape)
+        if key not in self._described:
+            structs = (LayerStruct * len(self.units))()
+            channels, height, width = key[1:]
+            for unit, struct in zip(self.units, structs, strict=True):
+                channels, height, width = unit.describe(struct, height, width)
+            if len(self._described) > 64:  # sizes that change with every batch
+                self._described.clear()
+            self._described[key] = structs, [key[0], height, width, channels]
+        structs, output = self._described[key]
+        return type(structs).from_buffer_copy(structs), output
+
+
+class _Call:
+    """One use of a chain: what its forward and backward pass share."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        x: paddle.Tensor,
+        shortcut: paddle.Tensor | None,
+        carried: int | None,
+        names: list[str],
+        parameters: list[paddle.Tensor],
+    ):
+        self.chain = chain
+        self.kernels: Kernels = kernels(DTYPES[x.dtype])
+        self.dtype = x.dtype
+        self.shape = x.shape
+        self.x = channels_last(x.detach(), self.kernels)
+        self.shortcut_is_x = shortcut is x
+        self.shortcut = None
+        if shortcut is not None:
+            self.shortcut = (
+                self.x if shortcut is x else channels_last(shortcut.detach(), self.kernels)
+            )
+        self.carried = carried
+        self.names = names
+        self.parameters = parameters
+        self.needs_dx = not x.stop_gradient
+        self.needs_shortcut = shortcut is not None and shortcut is not x
+        self.saved: paddle.Tensor | None = None
+
+    def forward(self, keep: bool) -> paddle.Tensor:
+        """Runs the chain, keeping what the backward pass needs if ``keep``."""
+        structs, self.output = self.chain.described(self.shape)
+        self._set_parameters(structs)
+        for unit, struct in zip(self.chain.units, structs, strict=True):
+            unit.set_buffers(struct)
+        self.norms = [struct.norm for struct in structs]
+        out = paddle.empty(self.output, self.dtype)
+        call = self._struct(structs)
+        call.out = out.data_ptr()
+        if keep:
+            self.saved = paddle.empty([self.kernels.saved_size(call)], self.dtype)
+            call.saved = self.saved.data_ptr()
+            self.kernels.forward(call)
+        else:
+            self.kernels.infer(call)
+        return out.transpose(TO_CHANNELS_FIRST)
+
+    def backward(self, dout: paddle.Tensor) -> list[paddle.Tensor | None]:
+        """Gradients of x, of a shortcut that is not x, and of the parameters."""
+        structs, _ = self.chain.described(self.shape)
+        self._set_parameters(structs)
+        for norm, struct in zip(self.norms, structs, strict=True):
+            struct.norm = norm
+        gradients = self._make_gradients(structs)
+        call = self._struct(structs)
+        call.saved = self.saved.data_ptr()
+        upstream = channels_last(dout, self.kernels)
+        call.dout = upstream.data_ptr()
+        dx = None
+        if self.needs_dx or isinstance(self.chain.units[0], SqueezeUnit):
+            dx = paddle.empty(self.x.shape, self.dtype)
+            call.dx = dx.data_ptr()
+        self.kernels.backward(call)
+        first = dx.transpose(TO_CHANNELS_FIRST) if dx is not None and self.needs_dx else None
+        result = [first]
+        if self.needs_shortcut:
+            result.append(self._shortcut_gradient(upstream))
+        return [*result, *gradients]
+
+    def _shortcut_gradient(self, upstream: paddle.Tensor) -> paddle.Tensor:
+        gradient = upstream
+        if self.carried is not None and self.carried < self.output[3]:
+            gradient = upstream.clone()
+            gradient[..., self.carried :] = 0
+        return gradient.transpose(TO_CHANNELS_FIRST)
+
+    def _set_parameters(self, structs: Any) -> None:
+        pointers = iter(self.parameters)
+        for unit, struct in zip(self.chain.units, structs, strict=True):
+            for name, _ in unit.parameters():
+                setattr(struct, name, next(pointers).data_ptr())
+
+    def _make_gradients(self, structs: Any) -> list[paddle.Tensor | None]:
+        gradients: list[paddle.Tensor | None] = []
+        tensors = iter(self.parameters)
+        for unit, struct in zip(self.chain.units, structs, strict=True):
+            for name, _ in unit.parameters():
+                tensor = next(tensors)
+                if tensor.stop_gradient:
+                    gradients.append(None)
+                    continue
+                gradient = paddle.empty(tensor.shape, self.dtype)
+                setattr(struct, f"d{name}", gradient.data_ptr())
+                gradients.append(gradient)
+        return gradients
+
+    def _struct(self, structs: Any) -> ChainStruct:
+        call = ChainStruct(batch=self.shape[0], count=len(structs), threads=thread_count())
+        call.layers = ctypes.cast(structs, ctypes.POINTER(LayerStruct))
+        call.x = self.x.data_ptr()
+        if self.shortcut is not None:
+            call.shortcut = self.shortcut.data_ptr()
+            channels = self.output[3] if hasattr(self, "output") else 0
+            call.shortcut_channels = channels if self.carried is None else self.carried
+            call.shortcut_is_x = self.shortcut_is_x
+        return call
+
+
+class _ChainFunction(PyLayer):
+    """The bridge to Paddle's automatic differentiation."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: paddle.Tensor) -> paddle.Tensor:
+        ctx.call = call
+        return call.forward(keep=True)
+
+    @staticmethod
+    def backward(ctx: Any, dout: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        return tuple(ctx.call.backward(dout))
+
+
+def channels_last(x: paddle.Tensor, functions: Kernels) -> paddle.Tensor:
+    """A map [N, C, H, W] as dense memory [N, H, W, C]: a view if it lies so already."""
+    view = x.transpose(TO_CHANNELS_LAST)
+    if view.is_contiguous():
+        return view
+    batch, channels, height, width = x.shape
+    dense = x.contiguous()
+    result = paddle.empty(view.shape, x.dtype)
+    functions.to_channels_last(
+        dense.data_ptr(), result.data_ptr(), batch, channels, height * width, thread_count()
+    )
+    return result

@@ -1,0 +1,55 @@
+// Maps between the layers: change of layout, and the mean over a map.
+#include "parallel.h"
+
+namespace {
+
+// Paddle's [images, channels, pixels] -> [images, pixels, channels], in squares that fit the cache.
+void to_channels_last(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
+  constexpr int64_t SIDE = 32;
+  const int64_t strips = (pixels + SIDE - 1) / SIDE;
+  parallel_for(threads, batch * strips, [&](int64_t task) {
+    const int64_t image = task / strips, first = task % strips * SIDE, last = std::min(first + SIDE, pixels);
+    const T* source = from + image * channels * pixels;
+    T* target = to + image * channels * pixels;
+    for (int64_t c0 = 0; c0 < channels; c0 += SIDE)
+      for (int64_t p = first; p < last; p++)
+        for (int64_t c = c0; c < std::min(c0 + SIDE, channels); c++) target[p * channels + c] = source[c * pixels + p];
+  });
+}
+
+// [images, pixels, channels] -> means [images, channels]
+void pool(const T* x, T* mean, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
+  parallel_for(threads, batch, [&](int64_t n) {
+    for (int64_t c = 0; c < channels; c += L) {
+      V sum{};
+      for (int64_t p = 0; p < pixels; p++) sum += load(x + (n * pixels + p) * channels + c, channels - c);
+      store(mean + n * channels + c, sum / T(pixels), channels - c);
+    }
+  });
+}
+
+void pool_backward(const T* dmean, T* dx, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
+  parallel_for(threads, batch, [&](int64_t n) {
+    for (int64_t p = 0; p < pixels; p++)
+      for (int64_t c = 0; c < channels; c += L)
+        store(dx + (n * pixels + p) * channels + c, load(dmean + n * channels + c, channels - c) / T(pixels), channels - c);
+  });
+}
+
+}  // namespace
+
+#include "export.h"
+
+extern "C" {
+void NAME(ppcls_to_channels_last)(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels,
+                                  int64_t threads) {
+  to_channels_last(from, to, batch, channels, pixels, threads);
+}
+void NAME(ppcls_pool)(const T* x, T* mean, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
+  pool(x, mean, batch, channels, pixels, threads);
+}
+void NAME(ppcls_pool_backward)(const T* dmean, T* dx, int64_t batch, int64_t channels, int64_t pixels,
+                               int64_t threads) {
+  pool_backward(dmean, dx, batch, channels, pixels, threads);
+}
+}

@@ -1,0 +1,136 @@
+"""The compiled kernels as Python functions, and the threads they may use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ppcls.ops.build import BuildError, find_library
+
+CONVOLUTION, DEPTHWISE, SQUEEZE_EXCITATION = range(3)
+NO_NORM, BATCH_NORM, FROZEN_NORM = range(3)
+IDENTITY, RELU, RELU6, HARDSWISH, SILU = range(5)
+
+
+class LayerStruct(ctypes.Structure):
+    """``Layer`` of ``csrc/layer.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("kind", "channels_in", "channels_out", "kernel")),
+        *((name, ctypes.c_int64) for name in ("stride", "pad_top", "pad_left", "groups")),
+        *((name, ctypes.c_int64) for name in ("in_h", "in_w", "out_h", "out_w", "norm", "act")),
+        *((name, ctypes.c_double) for name in ("epsilon", "momentum")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "gamma", "beta")),
+        *((name, ctypes.c_void_p) for name in ("running_mean", "running_variance")),
+        *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta")),
+        *((name, ctypes.c_void_p) for name in ("weight2", "bias2", "dweight2", "dbias2")),
+        ("reduced", ctypes.c_int64),
+        ("gate_slope", ctypes.c_double),
+    )
+
+
+class ChainStruct(ctypes.Structure):
+    """``Chain`` of ``csrc/layer.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "count", "threads")),
+        ("layers", ctypes.POINTER(LayerStruct)),
+        *((name, ctypes.c_void_p) for name in ("x", "out", "saved", "shortcut")),
+        ("shortcut_channels", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("dout", "dx")),
+        ("shortcut_is_x", ctypes.c_int64),
+    )
+
+
+class Kernels:
+    """Functions of the library, for one precision.
+
+    Those of a chain take a ``ChainStruct``; ``saved_size`` returns a number of scalars, the others
+    fill the arrays that the struct points to. Python's lock is open while they run.
+    """
+
+    def __init__(self, library: ctypes.CDLL, suffix: str):
+        self.saved_size = self._chain(library, f"ppcls_chain_saved_size{suffix}", ctypes.c_int64)
+        self.forward = self._chain(library, f"ppcls_chain_forward{suffix}")
+        self.infer = self._chain(library, f"ppcls_chain_infer{suffix}")
+        self.backward = self._chain(library, f"ppcls_chain_backward{suffix}")
+        self.to_channels_last = self._map(library, f"ppcls_to_channels_last{suffix}")
+        self.pool = self._map(library, f"ppcls_pool{suffix}")
+        self.pool_backward = self._map(library, f"ppcls_pool_backward{suffix}")
+        self.momentum = library[f"ppcls_momentum{suffix}"]
+        self.momentum.argtypes = (
+            *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_double),
+            *(ctypes.c_int64, ctypes.c_int64),
+        )
+        self.momentum.restype = None
+
+    def _chain(
+        self, library: ctypes.CDLL, name: str, result: type | None = None
+    ) -> Callable[[ctypes.Structure], int]:
+        function = library[name]
+        function.argtypes = (ctypes.POINTER(ChainStruct),)
+        function.restype = result
+        return function
+
+    def _map(self, library: ctypes.CDLL, name: str) -> Callable[..., None]:
+        """From, to, images, channels, pixels, threads."""
+        function = library[name]
+        function.argtypes = (ctypes.c_void_p,) * 2 + (ctypes.c_int64,) * 4
+        function.restype = None
+        return function
+
+
+@functools.cache
+def kernels(dtype: str) -> Kernels:
+    """The kernels for ``"float32"`` or ``"float64"``.
+
+    Raises:
+        BuildError: they are not compiled and cannot be.
+    """
+    return Kernels(_library(), {"float32": "_f32", "float64": "_f64"}[dtype])
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    path = find_library(_announce)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path} cannot be loaded: {error}") from None
+
+
+def _announce(message: str) -> None:
+    import logging
+
+    logging.getLogger("ppcls").info(message)
+
+
+def _environment_at_start() -> dict[str, str]:
+    """The environment as it was when the process started, where the system tells.
+
+    Paddle sets OMP_NUM_THREADS to 1 as it is imported; this shows what the user said.
+    """
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return dict(os.environ)
+    pairs = (entry.decode(errors="replace").partition("=") for entry in entries if entry)
+    return {name: value for name, _, value in pairs}
+
+
+@functools.cache
+def thread_count() -> int:
+    """Threads for the kernels of this process.
+
+    What ``OMP_NUM_THREADS`` said when the process started; else the cores that the process may
+    use, shared among the processes that the launcher started on this machine.
+    """
+    chosen = _environment_at_start().get("OMP_NUM_THREADS", "").split(",")[0]
+    if chosen.isdigit() and int(chosen) > 0:
+        return int(chosen)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    here = os.environ.get("PADDLE_LOCAL_SIZE", "1")
+    return max(1, (cores or 1) // (int(here) if here.isdigit() and int(here) > 0 else 1))

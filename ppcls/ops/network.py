@@ -1,0 +1,227 @@
+"""Lets the kernels stand for the layers of a built network, and takes them out again.
+
+Only the way forward through a layer changes: layers, parameters, buffers and their names stay as
+they are, and a layer finds its own way again whenever the kernels cannot serve (another device or
+type, a program being traced for export, a hook on a layer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls.backbones.layers import ResidualPath
+from ppcls.ops.chain import DTYPES, Chain, ConvUnit, SqueezeUnit, Unit
+from ppcls.ops.library import HARDSWISH, IDENTITY, RELU, RELU6, SILU, kernels
+from ppcls.ops.pool import global_average_pool
+
+ACTIVATIONS = {
+    nn.ReLU: RELU,
+    nn.ReLU6: RELU6,
+    nn.Hardswish: HARDSWISH,
+    nn.Silu: SILU,
+    nn.Swish: SILU,
+}
+# Below this share of a network's convolutions, changing the layout back and forth costs more
+# than the kernels gain.
+WORTHWHILE = 0.5
+
+
+def accelerate(net: nn.Layer) -> int:
+    """Has the CPU kernels do the work of ``net`` from now on; says how many convolutions they do.
+
+    Parameters and state dict stay as they are. Calling it again is harmless; ``restore`` undoes
+    it. 0: the network is not made of what the kernels know, and nothing was changed.
+
+    Raises:
+        BuildError: the kernels are not compiled, and cannot be.
+    """
+    kernels("float32")
+    restore(net)
+    found = list(_find(net))
+    covered = sum(len(list(way.convolutions())) for _, way in found)
+    total = sum(isinstance(layer, nn.Conv2D) for layer in net.sublayers(include_self=True))
+    if not total or covered < WORTHWHILE * total:
+        return 0
+    for layer, way in found:
+        layer.forward = way
+    return covered
+
+
+def restore(net: nn.Layer) -> None:
+    """Takes out what ``accelerate`` put in."""
+    for layer in net.sublayers(include_self=True):
+        if isinstance(layer.__dict__.get("forward"), _Way):
+            del layer.forward
+
+
+class _Way:
+    """Another way forward through a layer."""
+
+    def __init__(self, layer: nn.Layer):
+        self.layer = layer
+
+    def convolutions(self) -> Iterator[nn.Conv2D]:
+        """Those that the kernels do."""
+        yield from ()
+
+    def own(self, *arguments: Any) -> Any:
+        """The layer's own way."""
+        return type(self.layer).forward(self.layer, *arguments)
+
+
+class _Sequence(_Way):
+    """Through a sequence: chains where possible, the other layers as they are."""
+
+    def __init__(self, layer: nn.Layer, pieces: list[Chain | nn.Layer]):
+        super().__init__(layer)
+        self.pieces = pieces
+
+    def convolutions(self) -> Iterator[nn.Conv2D]:
+        for piece in self.pieces:
+            if isinstance(piece, Chain):
+                for unit in piece.units:
+                    yield from (x for x in unit.layers if isinstance(x, nn.Conv2D))
+
+    def __call__(
+        self, x: paddle.Tensor, shortcut: paddle.Tensor | None = None, carried: int | None = None
+    ) -> paddle.Tensor:
+        if not _serves(x) or _watched(self.layer):
+            return self.own(x) if shortcut is None else self.own(x, shortcut, carried)
+        for piece in self.pieces[:-1]:
+            x = piece(x)
+        last = self.pieces[-1]
+        if shortcut is None:
+            return last(x)
+        if isinstance(last, Chain):
+            return last(x, shortcut, carried)
+        return ResidualPath.add(last(x), shortcut, carried)
+
+
+class _Pool(_Way):
+    """Through a pooling to one pixel."""
+
+    def __call__(self, x: paddle.Tensor) -> paddle.Tensor:
+        return global_average_pool(x) if _serves(x) else self.own(x)
+
+
+def _find(net: nn.Layer) -> Iterator[tuple[nn.Layer, _Way]]:
+    """The outermost layers that another way exists for."""
+    if _is_sequence(net):
+        pieces = _pieces(net)
+        if any(isinstance(piece, Chain) for piece in pieces):
+            yield net, _Sequence(net, pieces)
+        for piece in pieces:
+            if not isinstance(piece, Chain):
+                yield from _find(piece)
+    elif type(net) is nn.AdaptiveAvgPool2D and net._output_size in (1, (1, 1), [1, 1]):
+        yield net, _Pool(net)
+    else:
+        for layer in net.children():
+            yield from _find(layer)
+
+
+def _is_sequence(layer: nn.Layer) -> bool:
+    own = type(layer).forward
+    return own is nn.Sequential.forward or own is ResidualPath.forward
+
+
+def _pieces(sequence: nn.Layer) -> list[Chain | nn.Layer]:
+    """A sequence with runs of units replaced by chains."""
+    pieces: list[Chain | nn.Layer] = []
+    units: list[Unit] = []
+    layers = list(_flatten(sequence))
+    while layers:
+        unit = _take_unit(layers)
+        if unit is not None:
+            units.append(unit)
+            continue
+        if units:
+            pieces.append(Chain(units))
+            units = []
+        pieces.append(layers.pop(0))
+    if units:
+        pieces.append(Chain(units))
+    return pieces
+
+
+def _flatten(sequence: nn.Layer) -> Iterator[nn.Layer]:
+    for layer in sequence.children():
+        if _is_sequence(layer):
+            yield from _flatten(layer)
+        elif not isinstance(layer, nn.Identity):
+            yield layer
+
+
+def _take_unit(layers: list[nn.Layer]) -> Unit | None:
+    """Takes the unit that a list of layers begins with from it."""
+    squeeze = _squeeze_unit(layers[0])
+    if squeeze is not None:
+        del layers[0]
+        return squeeze
+    conv = layers[0]
+    if not _is_known_convolution(conv):
+        return None
+    used, norm, act = 1, None, IDENTITY
+    if len(layers) > used and type(layers[used]) in (nn.BatchNorm2D, nn.SyncBatchNorm):
+        norm = layers[used]
+        used += 1
+    if len(layers) > used and type(layers[used]) in ACTIVATIONS:
+        act = ACTIVATIONS[type(layers[used])]
+        used += 1
+    del layers[:used]
+    return ConvUnit(conv, norm, act)
+
+
+def _is_known_convolution(layer: nn.Layer) -> bool:
+    return (
+        type(layer) is nn.Conv2D
+        and layer._data_format == "NCHW"
+        and layer._padding_mode == "zeros"
+        and set(layer._dilation) == {1}
+        and len(set(layer._kernel_size)) == len(set(layer._stride)) == 1
+    )
+
+
+def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:
+    """A squeeze-excitation as torchvision and ``paddle.vision`` lay it out."""
+    names = ("avgpool", "fc1", "activation", "fc2", "scale_activation")
+    if [name for name, _ in layer.named_children()] != list(names):
+        return None
+    pool, reduce, act, expand, gate = (getattr(layer, name) for name in names)
+    pointwise = all(
+        type(conv) is nn.Conv2D and list(conv._kernel_size) == [1, 1] for conv in (reduce, expand)
+    )
+    if not pointwise or type(act) not in ACTIVATIONS or pool._output_size not in (1, (1, 1)):
+        return None
+    if type(gate) is nn.Sigmoid:
+        slope = 0.0
+    elif type(gate) is nn.Hardsigmoid:
+        slope = 0.1666667  # Paddle's, which the layer cannot change
+    else:
+        return None
+    return SqueezeUnit(reduce, expand, ACTIVATIONS[type(act)], slope)
+
+
+def _serves(x: paddle.Tensor) -> bool:
+    """Whether the kernels can work on a tensor, here and now."""
+    return (
+        paddle.in_dynamic_mode()
+        and x.dtype in DTYPES
+        and x.ndim == 4
+        and x.place.is_cpu_place()
+        and not _amp_is_on()
+    )
+
+
+def _watched(layer: nn.Layer) -> bool:
+    """Whether somebody has hung a hook on a layer inside, which would not be called."""
+    return any(x._forward_pre_hooks or x._forward_post_hooks for x in layer.sublayers())
+
+
+def _amp_is_on() -> bool:
+    tracer = paddle.base.framework._dygraph_tracer()
+    return tracer is not None and tracer._amp_level != paddle.base.core.AmpLevel.O0
