@@ -40,6 +40,8 @@ class GlobalSection:
         output_dir: results go to ``<output_dir>/<Arch.name>/``.
         device: ``gpu`` falls back to the CPU, with a warning, where Paddle sees no GPU;
             ``auto`` (ppcls) takes a GPU if there is one.
+        cpu_kernels: (ppcls) ``auto`` uses the package's own operators on a CPU, and Paddle's where
+            they cannot be compiled; ``on`` insists; ``off`` uses Paddle's.
         seed: of everything random: weights, order of samples, augmentation, dropout.
         epochs: the run's last epoch, also after resuming.
         save_interval: epochs between ``epoch_N`` checkpoints; ``latest`` is saved every epoch.
@@ -56,6 +58,7 @@ class GlobalSection:
     ignore_head: bool = False
     output_dir: str = "./output"
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    cpu_kernels: Literal["auto", "on", "off"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     epochs: Positive = 120
     save_interval: Positive = 10

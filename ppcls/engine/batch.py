@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ppcls.config import Config
 from ppcls.data.datasets import PictureDataset
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.data.pipeline import Pipeline
+from ppcls.data.transforms.normalize import ToCHWImage
 from ppcls.engine.distributed import World
 from ppcls.errors import ArgumentError, DataError
 from ppcls.registry import Spec
@@ -68,12 +71,37 @@ def build_inference_pipeline(config: Config, transforms: list[Spec]) -> Pipeline
         raise config.problem("Infer.transforms", str(error)) from None
 
 
-def to_tensors(batch: Batch, pipeline: Pipeline) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Images [N, 3, H, W] float32, normalised on the device, and targets."""
-    import paddle
+class ToTensors:
+    """Batches as tensors on the device.
 
-    images: Any = paddle.to_tensor(batch.images)
-    return pipeline.batch(images, paddle.to_tensor), paddle.to_tensor(batch.labels)
+    Args:
+        pipeline: whose batch stage is to be done.
+        kernels: do it by the CPU kernels; the results are the same bits.
+    """
+
+    def __init__(self, pipeline: Pipeline, kernels: bool = False):
+        self._pipeline = pipeline
+        self._table = _byte_table(pipeline) if kernels else None
+
+    def __call__(self, batch: Batch) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Images [N, 3, H, W] float32, normalised, and targets."""
+        import paddle
+
+        targets = paddle.to_tensor(batch.labels)
+        if self._table is not None and batch.images.dtype == np.uint8:
+            from ppcls.ops.pixels import look_up_pixels
+
+            return look_up_pixels(batch.images, self._table), targets
+        images: Any = paddle.to_tensor(batch.images)
+        return self._pipeline.batch(images, paddle.to_tensor), targets
+
+
+def _byte_table(pipeline: Pipeline) -> np.ndarray | None:
+    """What the batch stage makes of each byte, [256, 3]; None if it does not begin with HWC."""
+    if not any(isinstance(transform, ToCHWImage) for transform in pipeline.batch_transforms):
+        return None
+    bytes_ = np.arange(256, dtype=np.uint8).reshape(1, 256, 1, 1).repeat(3, axis=3)
+    return pipeline.batch(bytes_)[0, :, :, 0].T
 
 
 def check_class_names(found: list[str] | None, expected: list[str] | None) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from ppcls.config import Config
 from ppcls.data.loader import DataLoader
 from ppcls.engine import logging as log
-from ppcls.engine.batch import build_reader, check_class_names, to_tensors
-from ppcls.engine.device import require_paddle, set_device
+from ppcls.engine.batch import ToTensors, build_reader, check_class_names
+from ppcls.engine.device import require_paddle, set_device, use_kernels
 from ppcls.engine.distributed import World
 from ppcls.engine.model import build_metric, load_network
 from ppcls.losses import CombinedLoss
@@ -40,6 +40,8 @@ class Evaluator:
         set_device(config.Global.device, self.logger)
         self.net, self.state = load_network(config, self.logger, allow_random)
         check_class_names(self.reader.dataset.class_names, self.state.get("class_names"))
+        kernels = use_kernels(self.net, config.Global.cpu_kernels, self.logger)
+        self._to_tensors = ToTensors(self.reader.dataset.pipeline, kernels)
         self.world.connect()
 
     def run(self) -> dict[str, float]:
@@ -51,7 +53,8 @@ class Evaluator:
             line = iteration_reporter(self.logger, epoch)
             metric = build_metric(self.config, "Eval")
             every = self.config.Global.print_batch_step
-            result = evaluate(self.net, self.reader, loss, metric, self.world, (every, line))
+            reader = self.reader, self._to_tensors
+            result = evaluate(self.net, reader, loss, metric, self.world, (every, line))
         self.logger.info(log.eval_average_line(epoch, result))
         log.close_logger(self.logger)
         return result
@@ -59,7 +62,7 @@ class Evaluator:
 
 def evaluate(
     net: Any,
-    reader: DataLoader,
+    source: tuple[DataLoader, ToTensors],
     loss: CombinedLoss | None,
     metric: CombinedMetric,
     world: World,
@@ -71,6 +74,7 @@ def evaluate(
     of processes nor the batch size changes the result, and nothing is counted twice.
 
     Args:
+        source: the reader, and what makes tensors of its batches.
         report: called for every n-th batch with iteration, iterations, scalars and costs; each
             call makes the host wait for the device.
 
@@ -79,6 +83,7 @@ def evaluate(
     """
     import paddle
 
+    reader, to_tensors = source
     mean = Mean(loss.names if loss else [])
     was_training = net.training
     net.eval()
@@ -86,7 +91,7 @@ def evaluate(
     with paddle.no_grad():
         for i, batch in enumerate(reader.epoch(0)):
             received = time.perf_counter()
-            images, targets = to_tensors(batch, reader.dataset.pipeline)
+            images, targets = to_tensors(batch)
             logits = net(images)
             losses = loss(logits, targets) if loss else {}
             if loss:

@@ -14,7 +14,7 @@ from ppcls.deploy.exported import read_exported
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
 from ppcls.engine.batch import build_inference_pipeline
-from ppcls.engine.device import require_paddle, set_device
+from ppcls.engine.device import require_paddle, set_device, use_kernels
 from ppcls.engine.model import load_network
 
 
@@ -69,6 +69,7 @@ def _from_config(config: Config, allow_random: bool, logger: Any) -> Classifier:
     log.warn_of_config(logger, config)
     set_device(config.Global.device, logger)
     net, state = load_network(config, logger, allow_random)
+    use_kernels(net, config.Global.cpu_kernels, logger)
     pipeline = build_inference_pipeline(config, transforms)
 
     def run(images: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
-from ppcls.engine.batch import build_reader, check_class_names, to_tensors
+from ppcls.engine.batch import ToTensors, build_reader, check_class_names
 from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from ppcls.engine.device import require_paddle, set_device
+from ppcls.engine.device import require_paddle, set_device, use_kernels
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import evaluate, iteration_reporter
 from ppcls.engine.failure import forget_failure
@@ -92,6 +92,7 @@ class Trainer:
         self._build_readers()
         self._build_network(*needed[1:])
         self._restore()
+        self._use_kernels()
         chosen = default_handlers(config, self.world) if handlers is None else handlers
         self.handlers = list(chosen)
         self.world.connect()
@@ -139,7 +140,7 @@ class Trainer:
 
     def _step(self, index: int, batch: Batch) -> Step:
         lr = self.optimizer.set_step(self.state.global_step)
-        images, targets = to_tensors(batch, self.reader.dataset.pipeline)
+        images, targets = self._to_tensors(batch)
         logits = self.model(images)
         losses = self.loss(logits, targets)
         losses["loss"].backward()
@@ -160,7 +161,9 @@ class Trainer:
         every = self.config.Global.print_batch_step
         report = every, iteration_reporter(self.logger, self.state.epoch)
         metric = build_metric(self.config, "Eval")
-        return evaluate(self.net, self.eval_reader, self.eval_loss, metric, self.world, report)
+        to_tensors = ToTensors(self.eval_reader.dataset.pipeline, self._kernels)
+        readers = self.eval_reader, to_tensors
+        return evaluate(self.net, readers, self.eval_loss, metric, self.world, report)
 
     def save(self, name: str) -> None:
         """Writes the checkpoint ``name``; the first process does, the others need not call.
@@ -247,6 +250,12 @@ class Trainer:
             self.logger.info(f"loaded {path}: {report}")
             if report.new_head:
                 self.logger.info(f"the classifier starts anew, for {self.net.class_num} classes")
+
+    def _use_kernels(self) -> None:
+        self._kernels = use_kernels(self.net, self.config.Global.cpu_kernels, self.logger)
+        if self._kernels:
+            self.optimizer.use_kernels()
+        self._to_tensors = ToTensors(self.reader.dataset.pipeline, self._kernels)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         check_arch(checkpoint.state, self.config)

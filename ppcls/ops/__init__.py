@@ -4,6 +4,7 @@
 """
 
 from ppcls.ops.build import BuildError
+from ppcls.ops.memory import keep_memory
 from ppcls.ops.network import accelerate, restore
 
-__all__ = ["BuildError", "accelerate", "restore"]
+__all__ = ["BuildError", "accelerate", "keep_memory", "restore"]

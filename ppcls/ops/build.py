@@ -152,7 +152,7 @@ def compile_library(isa: str, target: Path) -> None:
                 if not threading:
                     raise
                 continue
-            os.replace(built, target)
+            built.replace(target)
             return
 
 

@@ -228,7 +228,7 @@ class _Call:
         self.parameters = parameters
         self.needs_dx = not x.stop_gradient
         self.needs_shortcut = shortcut is not None and shortcut is not x
-        self.saved: paddle.Tensor | None = None
+        self.saved: Any = None
 
     def forward(self, keep: bool) -> paddle.Tensor:
         """Runs the chain, keeping what the backward pass needs if ``keep``."""

@@ -15,6 +15,9 @@ NO_NORM, BATCH_NORM, FROZEN_NORM = range(3)
 IDENTITY, RELU, RELU6, HARDSWISH, SILU = range(5)
 
 
+_loaded: ctypes.CDLL | None = None
+
+
 class LayerStruct(ctypes.Structure):
     """``Layer`` of ``csrc/layer.h``."""
 
@@ -60,6 +63,9 @@ class Kernels:
         self.to_channels_last = self._map(library, f"ppcls_to_channels_last{suffix}")
         self.pool = self._map(library, f"ppcls_pool{suffix}")
         self.pool_backward = self._map(library, f"ppcls_pool_backward{suffix}")
+        self.look_up = library[f"ppcls_look_up{suffix}"]
+        self.look_up.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,) * 3
+        self.look_up.restype = None
         self.momentum = library[f"ppcls_momentum{suffix}"]
         self.momentum.argtypes = (
             *(ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_double),
@@ -90,22 +96,23 @@ def kernels(dtype: str) -> Kernels:
     Raises:
         BuildError: they are not compiled and cannot be.
     """
-    return Kernels(_library(), {"float32": "_f32", "float64": "_f64"}[dtype])
+    return Kernels(load(), {"float32": "_f32", "float64": "_f64"}[dtype])
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
-    path = find_library(_announce)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} cannot be loaded: {error}") from None
+def load(announce: Callable[[str], None] = lambda line: None) -> ctypes.CDLL:
+    """The library; compiled now, after a line to ``announce``, if it was never before.
 
-
-def _announce(message: str) -> None:
-    import logging
-
-    logging.getLogger("ppcls").info(message)
+    Raises:
+        BuildError: it is not compiled and cannot be.
+    """
+    global _loaded
+    if _loaded is None:
+        path = find_library(announce)
+        try:
+            _loaded = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise BuildError(f"{path} cannot be loaded: {error}") from None
+    return _loaded
 
 
 def _environment_at_start() -> dict[str, str]:

@@ -7,7 +7,8 @@ type, a program being traced for export, a hook on a layer).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import paddle
@@ -15,7 +16,7 @@ from paddle import nn
 
 from ppcls.backbones.layers import ResidualPath
 from ppcls.ops.chain import DTYPES, Chain, ConvUnit, SqueezeUnit, Unit
-from ppcls.ops.library import HARDSWISH, IDENTITY, RELU, RELU6, SILU, kernels
+from ppcls.ops.library import HARDSWISH, IDENTITY, RELU, RELU6, SILU, load
 from ppcls.ops.pool import global_average_pool
 
 ACTIVATIONS = {
@@ -30,16 +31,20 @@ ACTIVATIONS = {
 WORTHWHILE = 0.5
 
 
-def accelerate(net: nn.Layer) -> int:
+def accelerate(net: nn.Layer, announce: Callable[[str], None] | None = None) -> int:
     """Has the CPU kernels do the work of ``net`` from now on; says how many convolutions they do.
 
     Parameters and state dict stay as they are. Calling it again is harmless; ``restore`` undoes
     it. 0: the network is not made of what the kernels know, and nothing was changed.
 
+    Args:
+        net: any network; ours, and what else is made of ``nn.Sequential``.
+        announce: told, in one line, if the kernels are compiled now; a logger by default.
+
     Raises:
         BuildError: the kernels are not compiled, and cannot be.
     """
-    kernels("float32")
+    load(announce or logging.getLogger("ppcls").info)
     restore(net)
     found = list(_find(net))
     covered = sum(len(list(way.convolutions())) for _, way in found)
@@ -166,7 +171,7 @@ def _take_unit(layers: list[nn.Layer]) -> Unit | None:
     if not _is_known_convolution(conv):
         return None
     used, norm, act = 1, None, IDENTITY
-    if len(layers) > used and type(layers[used]) in (nn.BatchNorm2D, nn.SyncBatchNorm):
+    if len(layers) > used and type(layers[used]) is nn.BatchNorm2D:
         norm = layers[used]
         used += 1
     if len(layers) > used and type(layers[used]) in ACTIVATIONS:

@@ -61,6 +61,10 @@ class Optimizer:
         """Updates every parameter that has a gradient."""
         self.inner.step()
 
+    def use_kernels(self) -> bool:
+        """Steps by the CPU kernels of ``ppcls.ops`` from now on, if they know how; says whether."""
+        return False
+
     def clear_grad(self) -> None:
         """Forgets the gradients.
 

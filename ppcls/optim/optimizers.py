@@ -15,6 +15,8 @@ from ppcls.registry import OPTIMIZERS, REGULARIZERS, SCHEDULES, One
 if TYPE_CHECKING:
     import paddle
 
+    from ppcls.ops.optimizer import FusedMomentum
+
 
 @OPTIMIZERS.register()
 class Momentum(Optimizer):
@@ -70,6 +72,39 @@ class Momentum(Optimizer):
             multi_precision=multi_precision,
         )
         super().__init__(inner, parameters, lr, decayed)
+        self._decay = decay
+        self._hyperparameters = momentum, use_nesterov
+        self._fused: FusedMomentum | None = None
+
+    def step(self) -> None:
+        """Updates every parameter that has a gradient."""
+        if self._fused is None:
+            super().step()
+        else:
+            self._fused.step(self.inner.get_lr())
+
+    def use_kernels(self) -> bool:
+        """Steps by the CPU kernels from now on, unless something asks for more than they do."""
+        import paddle
+
+        from ppcls.ops.optimizer import FusedMomentum, Slot
+
+        decay = self._decay
+        plain = all(
+            p.dtype == paddle.float32 and p.place.is_cpu_place() and p.regularizer is None
+            for p in self._parameters.values()
+        )
+        if not plain or (decay is not None and not isinstance(decay, L2)):
+            return False
+        self._create_state()
+        (velocities,) = self.inner._accumulators.values()
+        factors = dict.fromkeys(self._decayed, decay.coeff if decay else 0.0)
+        slots = [
+            Slot(p, velocities[p.name], factors.get(name, 0.0), p.optimize_attr["learning_rate"])
+            for name, p in self._parameters.items()
+        ]
+        self._fused = FusedMomentum(slots, *self._hyperparameters)
+        return True
 
     @staticmethod
     def check_arguments(regularizer: object | None, weight_decay: float | None) -> None:

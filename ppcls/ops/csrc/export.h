@@ -4,3 +4,4 @@
 #define PPCLS_JOIN(a, b) a##b
 #define PPCLS_SUFFIXED(name, suffix) PPCLS_JOIN(name, suffix)
 #define NAME(name) PPCLS_SUFFIXED(name, SUFFIX)
+#define EXPORT extern "C" __attribute__((visibility("default")))

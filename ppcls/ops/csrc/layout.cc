@@ -1,4 +1,4 @@
-// Maps between the layers: change of layout, and the mean over a map.
+// What stands beside the chains: change of layout, pictures to numbers, the mean over a map.
 #include "parallel.h"
 
 namespace {
@@ -36,20 +36,31 @@ void pool_backward(const T* dmean, T* dx, int64_t batch, int64_t channels, int64
   });
 }
 
+// Bytes to what the table [256, channels] says of each.
+void look_up(const uint8_t* pixels, const float* table, float* out, int64_t count, int64_t channels, int64_t threads) {
+  constexpr int64_t PART = 1 << 14;
+  parallel_for(threads, (count + PART - 1) / PART, [&](int64_t part) {
+    for (int64_t i = part * PART; i < std::min((part + 1) * PART, count); i++)
+      for (int64_t c = 0; c < channels; c++) out[i * channels + c] = table[pixels[i * channels + c] * channels + c];
+  });
+}
+
 }  // namespace
 
 #include "export.h"
 
-extern "C" {
-void NAME(ppcls_to_channels_last)(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels,
+EXPORT void NAME(ppcls_to_channels_last)(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels,
                                   int64_t threads) {
   to_channels_last(from, to, batch, channels, pixels, threads);
 }
-void NAME(ppcls_pool)(const T* x, T* mean, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
+EXPORT void NAME(ppcls_look_up)(const uint8_t* pixels, const float* table, float* out, int64_t count, int64_t channels,
+                         int64_t threads) {
+  look_up(pixels, table, out, count, channels, threads);
+}
+EXPORT void NAME(ppcls_pool)(const T* x, T* mean, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
   pool(x, mean, batch, channels, pixels, threads);
 }
-void NAME(ppcls_pool_backward)(const T* dmean, T* dx, int64_t batch, int64_t channels, int64_t pixels,
+EXPORT void NAME(ppcls_pool_backward)(const T* dmean, T* dx, int64_t batch, int64_t channels, int64_t pixels,
                                int64_t threads) {
   pool_backward(dmean, dx, batch, channels, pixels, threads);
-}
 }

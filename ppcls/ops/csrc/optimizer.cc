@@ -32,7 +32,7 @@ int64_t pieces(const Parameter& p) { return (p.size + PIECE - 1) / PIECE; }
 
 #include "export.h"
 
-extern "C" void NAME(ppcls_momentum)(const Parameter* parameters, int64_t count, double rate, double momentum,
+EXPORT void NAME(ppcls_momentum)(const Parameter* parameters, int64_t count, double rate, double momentum,
                                      int64_t nesterov, int64_t threads) {
   int64_t all = 0;
   for (int64_t i = 0; i < count; i++) all += pieces(parameters[i]);
