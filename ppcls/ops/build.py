@@ -52,9 +52,15 @@ def instruction_set() -> str:
     return next(name for name, (_, _, needed) in INSTRUCTION_SETS.items() if features >= {*needed})
 
 
+def usable_sets() -> list[str]:
+    """Those that a compiler for this kind of machine knows."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return list(INSTRUCTION_SETS) if x86 else ["portable"]
+
+
 def processor_features() -> set[str]:
     """Names of the processor's features that the operating system lets programs use."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if len(usable_sets()) == 1:
         return set()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -75,7 +81,7 @@ def find_library(announce: Callable[[str], None]) -> Path:
         BuildError: there is none and none can be made.
     """
     wanted = instruction_set()
-    prebuilt = PREBUILT / library_name(wanted)
+    prebuilt = PREBUILT / fingerprint() / library_name(wanted)
     if prebuilt.is_file():
         return prebuilt
     folder = cache_folder()
@@ -95,7 +101,7 @@ def find_library(announce: Callable[[str], None]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where libraries of just these sources, made by just this compiler's options, are kept."""
+    """Where libraries of just these sources, made with just these options, are kept."""
     base = os.environ.get("PPCLS_CACHE") or os.environ.get("XDG_CACHE_HOME")
     root = Path(base).expanduser() if base else Path.home() / ".cache"
     return root / "ppcls" / "ops" / fingerprint()

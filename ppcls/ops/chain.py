@@ -2,7 +2,9 @@
 
 Tensors keep their logical shape [N, C, H, W]; their memory is channels-last. To everything else
 they are ordinary tensors with unusual strides, so code between two chains stays correct, whatever
-it does.
+it does. Paddle's operators are slow on such strides, though, and give dense memory back. So a
+chain answers in the layout that it was given: what comes from Paddle's operators is likely to go
+to them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from ppcls.ops.library import (
 DTYPES = {paddle.float32: "float32", paddle.float64: "float64"}
 TO_CHANNELS_LAST = [0, 2, 3, 1]
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
+IMAGE_CHANNELS = 4  # at most; an image's layout says nothing about what follows
 
 
 @dataclass
@@ -216,6 +219,7 @@ class _Call:
         self.kernels: Kernels = kernels(DTYPES[x.dtype])
         self.dtype = x.dtype
         self.shape = x.shape
+        self.answers_dense = x.shape[1] > IMAGE_CHANNELS and x.is_contiguous()
         self.x = channels_last(x.detach(), self.kernels)
         self.shortcut_is_x = shortcut is x
         self.shortcut = None
@@ -246,7 +250,7 @@ class _Call:
             self.kernels.forward(call)
         else:
             self.kernels.infer(call)
-        return out.transpose(TO_CHANNELS_FIRST)
+        return self._answer(out)
 
     def backward(self, dout: paddle.Tensor) -> list[paddle.Tensor | None]:
         """Gradients of x, of a shortcut that is not x, and of the parameters."""
@@ -264,7 +268,7 @@ class _Call:
             dx = paddle.empty(self.x.shape, self.dtype)
             call.dx = dx.data_ptr()
         self.kernels.backward(call)
-        first = dx.transpose(TO_CHANNELS_FIRST) if dx is not None and self.needs_dx else None
+        first = self._answer(dx) if dx is not None and self.needs_dx else None
         result = [first]
         if self.needs_shortcut:
             result.append(self._shortcut_gradient(upstream))
@@ -275,7 +279,17 @@ class _Call:
         if self.carried is not None and self.carried < self.output[3]:
             gradient = upstream.clone()
             gradient[..., self.carried :] = 0
-        return gradient.transpose(TO_CHANNELS_FIRST)
+        return self._answer(gradient)
+
+    def _answer(self, dense: paddle.Tensor) -> paddle.Tensor:
+        """Memory [N, H, W, C] as a map [N, C, H, W] in the layout that x came in."""
+        if not self.answers_dense:
+            return dense.transpose(TO_CHANNELS_FIRST)
+        batch, height, width, channels = dense.shape
+        result = paddle.empty([batch, channels, height, width], self.dtype)
+        size = batch, channels, height * width
+        self.kernels.to_channels_first(dense.data_ptr(), result.data_ptr(), *size, thread_count())
+        return result
 
     def _set_parameters(self, structs: Any) -> None:
         pointers = iter(self.parameters)

@@ -61,6 +61,7 @@ class Kernels:
         self.infer = self._chain(library, f"ppcls_chain_infer{suffix}")
         self.backward = self._chain(library, f"ppcls_chain_backward{suffix}")
         self.to_channels_last = self._map(library, f"ppcls_to_channels_last{suffix}")
+        self.to_channels_first = self._map(library, f"ppcls_to_channels_first{suffix}")
         self.pool = self._map(library, f"ppcls_pool{suffix}")
         self.pool_backward = self._map(library, f"ppcls_pool_backward{suffix}")
         self.look_up = library[f"ppcls_look_up{suffix}"]

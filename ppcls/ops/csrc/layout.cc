@@ -3,17 +3,22 @@
 
 namespace {
 
-// Paddle's [images, channels, pixels] -> [images, pixels, channels], in squares that fit the cache.
-void to_channels_last(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels, int64_t threads) {
-  constexpr int64_t SIDE = 32;
-  const int64_t strips = (pixels + SIDE - 1) / SIDE;
+// [images, rows, columns] -> [images, columns, rows], in squares that fit the cache.
+void transpose(const T* from, T* to, int64_t batch, int64_t rows, int64_t columns, int64_t threads) {
+  constexpr int64_t SIDE = 64;
+  const int64_t strips = (columns + SIDE - 1) / SIDE;
   parallel_for(threads, batch * strips, [&](int64_t task) {
-    const int64_t image = task / strips, first = task % strips * SIDE, last = std::min(first + SIDE, pixels);
-    const T* source = from + image * channels * pixels;
-    T* target = to + image * channels * pixels;
-    for (int64_t c0 = 0; c0 < channels; c0 += SIDE)
-      for (int64_t p = first; p < last; p++)
-        for (int64_t c = c0; c < std::min(c0 + SIDE, channels); c++) target[p * channels + c] = source[c * pixels + p];
+    const int64_t image = task / strips, first = task % strips * SIDE, last = std::min(first + SIDE, columns);
+    const T* source = from + image * rows * columns;
+    T* target = to + image * rows * columns;
+    for (int64_t r0 = 0; r0 < rows; r0 += SIDE)
+      for (int64_t c = first; c < last; c++)
+        for (int64_t r = r0; r < std::min(r0 + SIDE, rows); r += L) {
+          const int64_t n = std::min<int64_t>(L, rows - r);
+          V v{};
+          for (int i = 0; i < n; i++) v[i] = source[(r + i) * columns + c];
+          store(target + c * rows + r, v, n);
+        }
   });
 }
 
@@ -50,8 +55,12 @@ void look_up(const uint8_t* pixels, const float* table, float* out, int64_t coun
 #include "export.h"
 
 EXPORT void NAME(ppcls_to_channels_last)(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels,
-                                  int64_t threads) {
-  to_channels_last(from, to, batch, channels, pixels, threads);
+                                         int64_t threads) {
+  transpose(from, to, batch, channels, pixels, threads);
+}
+EXPORT void NAME(ppcls_to_channels_first)(const T* from, T* to, int64_t batch, int64_t channels, int64_t pixels,
+                                          int64_t threads) {
+  transpose(from, to, batch, pixels, channels, threads);
 }
 EXPORT void NAME(ppcls_look_up)(const uint8_t* pixels, const float* table, float* out, int64_t count, int64_t channels,
                          int64_t threads) {
