@@ -150,21 +150,12 @@ def compile_library(isa: str, target: Path) -> None:
         BuildError: the compiler fails; the message ends with what it said.
     """
     with tempfile.TemporaryDirectory(prefix="ppcls-build-", dir=target.parent) as scratch:
-        # Without OpenMP (Apple's clang) the kernels run on one core.
-        for threading in (("-fopenmp",), ()):
-            try:
-                built = _compile(isa, Path(scratch), threading)
-            except BuildError:
-                if not threading:
-                    raise
-                continue
-            built.replace(target)
-            return
+        _compile(isa, Path(scratch)).replace(target)
 
 
-def _compile(isa: str, folder: Path, threading: tuple[str, ...]) -> Path:
+def _compile(isa: str, folder: Path) -> Path:
     width, options, _ = INSTRUCTION_SETS[isa]
-    command = [compiler(), *OPTIONS, *options, *threading, f"-DVECTOR_BYTES={width}"]
+    command = [compiler(), *OPTIONS, *options, f"-DVECTOR_BYTES={width}"]
     if isa == "avx512" and "clang" not in compiler():
         command.append("-mprefer-vector-width=512")
     jobs = []
@@ -181,7 +172,7 @@ def _compile(isa: str, folder: Path, threading: tuple[str, ...]) -> Path:
     for process in processes:
         _wait(process)
     library = folder / library_name(isa)
-    link = [compiler(), "-shared", *threading, *[str(o) for o, _ in jobs], "-o", str(library)]
+    link = [compiler(), "-shared", "-pthread", *[str(o) for o, _ in jobs], "-o", str(library)]
     _wait(subprocess.Popen(link, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
     return library
 

@@ -56,10 +56,10 @@ class Kernels:
     """
 
     def __init__(self, library: ctypes.CDLL, suffix: str):
-        self.saved_size = self._chain(library, f"ppcls_chain_saved_size{suffix}", ctypes.c_int64)
-        self.forward = self._chain(library, f"ppcls_chain_forward{suffix}")
-        self.infer = self._chain(library, f"ppcls_chain_infer{suffix}")
-        self.backward = self._chain(library, f"ppcls_chain_backward{suffix}")
+        self.saved_size = self._chain(library, f"ppcls_chain_saved_size{suffix}")
+        self.forward = self._work(library, f"ppcls_chain_forward{suffix}")
+        self.infer = self._work(library, f"ppcls_chain_infer{suffix}")
+        self.backward = self._work(library, f"ppcls_chain_backward{suffix}")
         self.to_channels_last = self._map(library, f"ppcls_to_channels_last{suffix}")
         self.to_channels_first = self._map(library, f"ppcls_to_channels_first{suffix}")
         self.pool = self._map(library, f"ppcls_pool{suffix}")
@@ -74,13 +74,20 @@ class Kernels:
         )
         self.momentum.restype = None
 
-    def _chain(
-        self, library: ctypes.CDLL, name: str, result: type | None = None
-    ) -> Callable[[ctypes.Structure], int]:
+    def _chain(self, library: ctypes.CDLL, name: str) -> Callable[[ctypes.Structure], int]:
         function = library[name]
         function.argtypes = (ctypes.POINTER(ChainStruct),)
-        function.restype = result
+        function.restype = ctypes.c_int64
         return function
+
+    def _work(self, library: ctypes.CDLL, name: str) -> Callable[[ctypes.Structure], None]:
+        function = self._chain(library, name)
+
+        def run(chain: ctypes.Structure) -> None:
+            if function(chain):
+                raise MemoryError("not enough memory for the CPU kernels: make the batch smaller")
+
+        return run
 
     def _map(self, library: ctypes.CDLL, name: str) -> Callable[..., None]:
         """From, to, images, channels, pixels, threads."""

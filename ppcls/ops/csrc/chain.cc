@@ -337,17 +337,17 @@ EXPORT int64_t NAME(ppcls_chain_saved_size)(const Chain* c) {
   for (int64_t i = 0; i < c->count; i++) total += saved_size(*c, i);
   return total;
 }
-EXPORT void NAME(ppcls_chain_forward)(const Chain* c) {
+EXPORT int64_t NAME(ppcls_chain_forward)(const Chain* c) {
   use_large_pages(c->saved, NAME(ppcls_chain_saved_size)(c) * sizeof(T));
   use_large_pages(c->out, output_size(*c) * sizeof(T));
-  forward(*c);
+  return guarded([&] { forward(*c); });
 }
-EXPORT void NAME(ppcls_chain_infer)(const Chain* c) {
+EXPORT int64_t NAME(ppcls_chain_infer)(const Chain* c) {
   use_large_pages(c->out, output_size(*c) * sizeof(T));
-  infer(*c);
+  return guarded([&] { infer(*c); });
 }
-EXPORT void NAME(ppcls_chain_backward)(const Chain* c) {
+EXPORT int64_t NAME(ppcls_chain_backward)(const Chain* c) {
   const Layer& first = c->layers[0];
   if (c->dx) use_large_pages(c->dx, c->batch * first.in_h * first.in_w * first.channels_in * sizeof(T));
-  backward(*c);
+  return guarded([&] { backward(*c); });
 }

@@ -7,10 +7,8 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
+#include "team.h"
 #include "vector.h"
 
 namespace {
@@ -45,18 +43,13 @@ class Buffer {
   T* data_;
 };
 
-// Calls f(i) for i in [0, count) on at most `threads` threads.
+// Calls f(i) for i in [0, count) on at most `threads` threads, this one among them.
 template <class F>
 void parallel_for(int64_t threads, int64_t count, F f) {
-#if defined(_OPENMP)
-  int n = (int)std::min(threads, count);
-  if (n > 1) {
-#pragma omp parallel for num_threads(n) schedule(dynamic, 1)
+  if (std::min(threads, count) > 1)
+    Team::get().run(std::min(threads, count), count, [&f](int64_t i) { f(i); });
+  else
     for (int64_t i = 0; i < count; i++) f(i);
-    return;
-  }
-#endif
-  for (int64_t i = 0; i < count; i++) f(i);
 }
 
 // A range of tasks cut into slots. A slot is worked on by one thread, in order, into its own
