@@ -58,7 +58,7 @@ class GlobalSection:
     ignore_head: bool = False
     output_dir: str = "./output"
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    cpu_kernels: Literal["auto", "on", "off"] = "auto"
+    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     epochs: Positive = 120
     save_interval: Positive = 10
@@ -71,6 +71,8 @@ class GlobalSection:
     save_inference_dir: str = "./inference"
 
     def __post_init__(self) -> None:
+        if isinstance(self.cpu_kernels, bool):  # what YAML makes of a bare on or off
+            self.cpu_kernels = "on" if self.cpu_kernels else "off"
         if len(self.image_shape) != 3 or self.image_shape[0] != 3:
             message = f"expected [3, height, width], received {self.image_shape}"
             raise ArgumentError("image_shape", message)
