@@ -8,7 +8,7 @@ defined. ``NO_MEANING`` and ``NOT_YET`` at the end list what published files hol
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ppcls.errors import ArgumentError
 from ppcls.registry import (
@@ -27,6 +27,11 @@ from ppcls.registry import (
 )
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _on_or_off(value: object) -> object:
+    """Undoes what YAML makes of a bare ``on`` or ``off``."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 @dataclass
@@ -58,7 +63,7 @@ class GlobalSection:
     ignore_head: bool = False
     output_dir: str = "./output"
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    cpu_kernels: Literal["auto", "on", "off"] | bool = "auto"
+    cpu_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     epochs: Positive = 120
     save_interval: Positive = 10
@@ -71,8 +76,6 @@ class GlobalSection:
     save_inference_dir: str = "./inference"
 
     def __post_init__(self) -> None:
-        if isinstance(self.cpu_kernels, bool):  # what YAML makes of a bare on or off
-            self.cpu_kernels = "on" if self.cpu_kernels else "off"
         if len(self.image_shape) != 3 or self.image_shape[0] != 3:
             message = f"expected [3, height, width], received {self.image_shape}"
             raise ArgumentError("image_shape", message)
