@@ -75,7 +75,7 @@ MISTAKES = {
     "loss lost": (
         "train",
         None,
-        ["Optimizer.lr.learning_rate=1e6"],
+        ["Optimizer.lr.learning_rate=1e30"],
         1,
         r"error: (the loss is (nan|inf) in epoch 1, step \d: the run cannot go on"
         r"|'.*' is not finite any more: nothing was saved); a lower learning rate .* usual cure",

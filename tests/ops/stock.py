@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from paddle.vision.models.mobilenetv3 import SqueezeExcitation
 
 from ppcls.ops.chain import Chain, ConvUnit, SqueezeUnit, Unit
 from ppcls.ops.library import HARDSWISH, IDENTITY, RELU, RELU6, SILU
+
+DOUBLE, SINGLE = 1e-9, 2e-4  # tolerances, as a share of the largest value
 
 ACTIVATIONS: dict[str, tuple[int, type[nn.Layer] | None]] = {
     "none": (IDENTITY, None),
@@ -27,7 +30,7 @@ CORNERS = {
     nn.Hardswish: (-3.0, 3.0),
     nn.Hardsigmoid: (-3.0, 3.0),
 }
-HARD_SIGMOID_SLOPE = float(np.float32(0.1666667))  # Paddle's operator takes it so
+HARD_SIGMOID_SLOPE = float(np.float32(0.1666667))  # as Paddle's operator takes it
 
 Step = dict[str, np.ndarray]
 Forward = Callable[..., paddle.Tensor]
@@ -40,14 +43,29 @@ class ExactPool(nn.Layer):
         return x.mean([2, 3], keepdim=True)
 
 
-class Stack:
-    """Layers one after the other, grown by ``conv`` and ``squeeze``, with weights from a seed."""
+@dataclass
+class Look:
+    """What is known of a pass through a stack.
 
-    def __init__(self, seed: int = 0, dtype: str = "float64"):
-        self.rng = np.random.default_rng(seed)
-        self.dtype = dtype
+    Attributes:
+        shape: of the output.
+        counts: values a channel that each normalisation sees.
+        corner: how near a value comes to a corner of its activation without being there.
+    """
+
+    shape: tuple[int, ...]
+    counts: list[int]
+    corner: float
+
+
+class Stack:
+    """Layers one after the other, with weights from a seed: grown by ``conv`` and ``squeeze``."""
+
+    def __init__(self, seed: int = 0):
+        self.dtype = "float64"
         self.layers: list[nn.Layer] = []
         self.units: list[Unit] = []
+        self._rng = np.random.default_rng(seed)
 
     def conv(
         self,
@@ -63,16 +81,17 @@ class Stack:
     ) -> Stack:
         """Adds a convolution, a normalisation (its arguments, or True) and an activation."""
         code, act_type = ACTIVATIONS[act]
-        conv = nn.Conv2D(
-            *(channels_in, channels_out, kernel, stride, padding),
-            groups=groups,
-            bias_attr=None if bias else False,
-        )
-        batch_norm = None
+        layers: list[nn.Layer] = [
+            nn.Conv2D(
+                *(channels_in, channels_out, kernel, stride, padding),
+                groups=groups,
+                bias_attr=None if bias else False,
+            )
+        ]
         if norm is not False:
-            batch_norm = nn.BatchNorm2D(channels_out, **(norm if isinstance(norm, dict) else {}))
-        layers = [conv, batch_norm, act_type() if act_type else None]
-        self._add(ConvUnit(conv, batch_norm, code), [layer for layer in layers if layer])
+            layers.append(nn.BatchNorm2D(channels_out, **({} if norm is True else norm)))
+        unit = ConvUnit(layers[0], layers[1] if norm is not False else None, code)
+        self._add(unit, layers + ([act_type()] if act_type else []))
         return self
 
     def depthwise(self, channels: int, kernel: int = 3, stride: int = 1, **arguments: Any) -> Stack:
@@ -81,7 +100,7 @@ class Stack:
         return self.conv(channels, channels, kernel, stride, **arguments)
 
     def squeeze(self, channels: int, reduced: int, act: str = "ReLU", hard: bool = True) -> Stack:
-        """Adds a squeeze-excitation with a hard sigmoid or a sigmoid as gate."""
+        """Adds a squeeze-excitation with a hard sigmoid or a sigmoid as its gate."""
         code, act_type = ACTIVATIONS[act]
         gate = nn.Hardsigmoid if hard else nn.Sigmoid
         layer = SqueezeExcitation(channels, reduced, act_type, gate)
@@ -94,16 +113,16 @@ class Stack:
         for layer in layers:
             layer.to(dtype=self.dtype)
             for name, value in layer.state_dict().items():
-                value.set_value(self._values(name, value.shape).astype(self.dtype))
+                value.set_value(self._values(name, value.shape))
         self.units.append(unit)
         self.layers += layers
 
     def _values(self, name: str, shape: list[int]) -> np.ndarray:
-        """Statistics and factors around one, weights that keep the spread of what they meet."""
+        """Factors and variances about one, weights that keep the spread of what they meet."""
         if name == "_variance" or (name == "weight" and len(shape) == 1):
-            return self.rng.uniform(0.5, 1.5, shape)
+            return single(self._rng.uniform(0.5, 1.5, shape))
         spread = np.prod(shape[1:]) ** -0.5 if len(shape) == 4 else 0.3
-        return self.rng.normal(0, spread, shape)
+        return single(self._rng.normal(0, spread, shape))
 
     @property
     def chain(self) -> Chain:
@@ -112,23 +131,30 @@ class Stack:
 
     @property
     def norms(self) -> list[nn.BatchNorm2D]:
-        """All normalisations."""
         return [layer for layer in self.layers if isinstance(layer, nn.BatchNorm2D)]
 
-    def named(self, statistics: bool = False) -> dict[str, paddle.Tensor]:
-        """Parameters, or the running statistics, by position and name."""
-        return {
-            f"{i}.{name}": value
-            for i, layer in enumerate(self.layers)
-            for name, value in layer.state_dict().items()
-            if name.startswith("_") == statistics
-        }
+    def parameters(self) -> dict[str, paddle.Tensor]:
+        """By the position of the layer and the name in it."""
+        return self._state(lambda name: not name.startswith("_"))
+
+    def statistics(self) -> dict[str, paddle.Tensor]:
+        """Running means and variances."""
+        return self._state(lambda name: name.startswith("_"))
+
+    def _state(self, wanted: Callable[[str], bool]) -> dict[str, paddle.Tensor]:
+        states = [(i, layer.state_dict()) for i, layer in enumerate(self.layers)]
+        return {f"{i}.{n}": value for i, s in states for n, value in s.items() if wanted(n)}
 
     def to(self, dtype: str) -> Stack:
-        """Changes the precision of all parameters and statistics."""
         self.dtype = dtype
         for layer in self.layers:
             layer.to(dtype=dtype)
+        return self
+
+    def train(self, *modes: bool) -> Stack:
+        """Whether each normalisation is in training mode; the last one said goes for the rest."""
+        for i, norm in enumerate(self.norms):
+            norm.train() if modes[min(i, len(modes) - 1)] else norm.eval()
         return self
 
     def stock(
@@ -142,69 +168,63 @@ class Stack:
         mask = np.arange(x.shape[1]) < (x.shape[1] if carried is None else carried)
         return x + shortcut * paddle.to_tensor(mask.reshape(1, -1, 1, 1).astype(self.dtype))
 
-    def corner_distance(self, x: paddle.Tensor) -> float:
-        """How near a value comes to a corner of the activation it meets, without being there."""
-        distances = [np.inf]
-
-        def note(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-            for corner in CORNERS.get(type(layer), ()):
-                distance = np.abs(inputs[0].numpy() - corner)
-                distances.append(distance[distance > 0].min(initial=np.inf))
-
-        with self._watched_by(note):
-            self._look(x)
-        return min(distances)
-
-    @contextmanager
-    def kept_statistics(self) -> Iterator[None]:
-        """Puts the running statistics back at the end."""
-        before = {name: value.numpy().copy() for name, value in self.named(True).items()}
-        yield
-        for name, value in self.named(True).items():
-            value.set_value(before[name])
-
-    def values_a_channel(self, x: paddle.Tensor) -> list[int]:
-        """How many each normalisation sees."""
-        counts: list[int] = []
+    def look(self, x: paddle.Tensor) -> Look:
+        """A pass on Paddle's way that leaves nothing behind."""
+        counts, distances = [], [np.inf]
 
         def note(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
             if isinstance(layer, nn.BatchNorm2D):
                 counts.append(inputs[0].size // inputs[0].shape[1])
+            for corner in CORNERS.get(type(layer), ()):
+                distance = np.abs(inputs[0].numpy() - corner)
+                distances.append(float(distance[distance > 0].min(initial=np.inf)))
 
-        with self._watched_by(note):
-            self._look(x)
-        return counts
-
-    @contextmanager
-    def _watched_by(self, note: Callable[..., None]) -> Iterator[None]:
         inner = [part for layer in self.layers for part in layer.sublayers(include_self=True)]
         hooks = [part.register_forward_pre_hook(note) for part in inner]
-        yield
+        with paddle.no_grad(), self.kept_statistics():
+            shape = tuple(self.stock(x).shape)
         for hook in hooks:
             hook.remove()
+        return Look(shape, counts, min(distances))
 
-    def _look(self, x: paddle.Tensor) -> paddle.Tensor:
-        with paddle.no_grad(), self.kept_statistics():
-            return self.stock(x)
+    @contextmanager
+    def kept_statistics(self) -> Iterator[None]:
+        """Puts the running statistics back at the end."""
+        before = {name: value.numpy().copy() for name, value in self.statistics().items()}
+        try:
+            yield
+        finally:
+            for name, value in self.statistics().items():
+                value.set_value(before[name])
 
-    def output_shape(self, x: paddle.Tensor) -> tuple[int, ...]:
-        """What comes out for this input."""
-        return tuple(self._look(x).shape)
+    def vanishing(self, x: paddle.Tensor) -> set[str]:
+        """Gradients that are zero by mathematics: of biases that a batch's mean takes away."""
+        counts, found = iter(self.look(x).counts), set()
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, nn.BatchNorm2D) and next(counts) > 1:
+                if layer.training and not layer._use_global_stats:
+                    found.add(f"d{i - 1}.bias")
+        return found
+
+
+def single(values: np.ndarray) -> np.ndarray:
+    """Values that both precisions can hold."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def normal(shape: Iterable[int], seed: int = 0) -> np.ndarray:
+    return single(np.random.default_rng(seed).normal(0, 1.5, tuple(shape)))
 
 
 def tensor(values: np.ndarray, dtype: str = "float64", channels_last: bool = False) -> Any:
     """A leaf that wants a gradient; its memory is [N, H, W, C] if asked for."""
     if channels_last:
-        dense = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
-        x = paddle.to_tensor(dense.astype(dtype)).transpose([0, 3, 1, 2]).detach()
+        dense = np.ascontiguousarray(values.transpose(0, 2, 3, 1)).astype(dtype)
+        x = paddle.to_tensor(dense).transpose([0, 3, 1, 2]).detach()
     else:
         x = paddle.to_tensor(values.astype(dtype))
     x.stop_gradient = False
     return x
-
-
-def normal(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1.5, shape)
 
 
 def step(
@@ -219,45 +239,36 @@ def step(
 
     The stack is left as it was.
     """
-    parameters = stack.named()
-    leaves = {"x": x, **parameters}
+    leaves = {"x": x, **stack.parameters()}
     if shortcut is not None and shortcut is not x:
         leaves["shortcut"] = shortcut
     for leaf in leaves.values():
         leaf.clear_gradient(set_to_zero=False)
     with stack.kept_statistics():
         out = forward(x, shortcut, carried)
-        upstream = paddle.to_tensor(normal(tuple(out.shape), seed=99).astype(stack.dtype))
         if not out.stop_gradient:
+            upstream = paddle.to_tensor(normal(out.shape, seed=99).astype(stack.dtype))
             loss = (out * upstream).sum()
             for i in range(backwards):
                 loss.backward(retain_graph=i + 1 < backwards)
         result = {"out": out.numpy()}
-        result |= {n: value.numpy().copy() for n, value in stack.named(True).items()}
+        result |= {name: value.numpy().copy() for name, value in stack.statistics().items()}
     for name, leaf in leaves.items():
         if leaf.grad is not None:
             result[f"d{name}"] = leaf.grad.numpy().copy()
     return result
 
 
-def vanishing(stack: Stack, x: paddle.Tensor) -> set[str]:
-    """Gradients that are zero by mathematics: of a bias that batch normalisation takes away."""
-    counts = iter(stack.values_a_channel(x))
-    found = set()
-    for i, layer in enumerate(stack.layers):
-        if isinstance(layer, nn.BatchNorm2D):
-            frozen = not layer.training or layer._use_global_stats
-            if next(counts) > 1 and not frozen:
-                found.add(f"d{i - 1}.bias")
-    return found
-
-
 def differences(
-    actual: Step, expected: Step, tolerance: float, zero: set[str] | frozenset[str] = frozenset()
+    actual: Step,
+    expected: Step,
+    tolerance: float,
+    zero: Iterable[str] = (),
+    also_allowed: dict[str, float] | None = None,
 ) -> list[str]:
     """What differs by more than ``tolerance`` of its largest value; one line each.
 
-    A gradient much smaller than the others has lost digits to cancellation in either; it is
+    A gradient much smaller than the others has lost digits to cancellation on either way; it is
     measured by a hundredth of the largest gradient.
     """
     if set(actual) != set(expected):
@@ -273,6 +284,13 @@ def differences(
         wanted = np.zeros_like(wanted) if name in zero else wanted
         scale = max(np.abs(wanted).max(initial=0), floor if name[0] == "d" else 0)
         error = np.abs(got - wanted).max(initial=0)
-        if not error <= tolerance * scale:
+        if not error <= tolerance * scale + (also_allowed or {}).get(name, 0):
             found.append(f"{name}: off by {error:.2e} of {scale:.2e}")
     return found
+
+
+def compare(stack: Stack, x: paddle.Tensor, *others: Any, tolerance: float = DOUBLE) -> list[str]:
+    """What a step through the chain gives that one through the layers does not."""
+    expected = step(stack, stack.stock, x, *others)
+    actual = step(stack, stack.chain, x, *others)
+    return differences(actual, expected, tolerance, stack.vanishing(x))

@@ -49,8 +49,10 @@ inline void store(T* p, V v, int64_t n) {
   for (int i = 0; i < n; i++) p[i] = v[i];
 }
 
-inline V maximum(V a, V b) { return a > b ? a : b; }
-inline V minimum(V a, V b) { return a < b ? a : b; }
+// The comparisons let a NaN in the first argument through, as all of the following do: a run whose
+// numbers are lost has to notice.
+inline V maximum(V a, V b) { return a < b ? b : a; }
+inline V minimum(V a, V b) { return a > b ? b : a; }
 
 // e^x: x = k ln 2 + r, a polynomial in r (Cephes' expf, 2 ulp), the exponent put together from k.
 // Double is for checking only and goes lane by lane.
@@ -96,8 +98,8 @@ inline V activate(V z) {
 template <Act A>
 inline V activate_gradient(V g, V z) {
   const V zero{};
-  if constexpr (A == Act::relu) return z > zero ? g : zero;
-  if constexpr (A == Act::relu6) return (z > zero) & (z < splat(6)) ? g : zero;
+  if constexpr (A == Act::relu) return z <= zero ? zero : g;
+  if constexpr (A == Act::relu6) return (z <= zero) | (z >= splat(6)) ? zero : g;
   if constexpr (A == Act::hardswish) {
     V slope = z * T(1.0 / 3.0) + T(0.5);
     slope = z >= splat(3) ? splat(1) : slope;
