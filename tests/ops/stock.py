@@ -243,7 +243,7 @@ def step(
     if shortcut is not None and shortcut is not x:
         leaves["shortcut"] = shortcut
     for leaf in leaves.values():
-        leaf.clear_gradient(set_to_zero=False)
+        leaf.grad = None
     with stack.kept_statistics():
         out = forward(x, shortcut, carried)
         if not out.stop_gradient:

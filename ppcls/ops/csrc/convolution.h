@@ -37,8 +37,7 @@ struct Patches {
   void read(int64_t first, int64_t rows, int64_t group, T* block) const {
     const int64_t channels = l.channels_in / l.groups;
     if (pointwise()) {
-      for (int64_t r = 0; r < rows; r++)
-        source.read(first + r, group * channels, channels, block + r * PANEL, PANEL_STRIDE);
+      source.read(first, rows, group * channels, channels, block, PANEL, PANEL_STRIDE);
       return;
     }
     // Columns [k, k + n) of a row of the block; they cross panels at any place.
@@ -70,7 +69,7 @@ struct Patches {
             for (int64_t c = 0; c < channels; c += PANEL) {
               const int64_t n = std::min<int64_t>(PANEL, channels - c);
               const bool inside = w >= 0 && w < l.in_w;
-              if (inside) source.read(row + w, group * channels + c, n, pixel, PANEL);
+              if (inside) source.read(row + w, 1, group * channels + c, n, pixel, PANEL, PANEL);
               put(r, k, inside ? pixel : nullptr, n);
               k += n;
             }
@@ -155,8 +154,7 @@ void convolution_backward(const Layer& l, const Source& source, const Gradient& 
     T* sum = sums.get() + slot * sums_size;
     auto block = [&](int64_t first, int64_t rows) {
       for (int64_t g = 0; g < l.groups; g++) {
-        for (int64_t r = 0; r < rows; r++)
-          gradient.read(first + r, g * outputs, outputs, outs.get() + r * PANEL, PANEL_STRIDE);
+        gradient.read(first, rows, g * outputs, outputs, outs.get(), PANEL, PANEL_STRIDE);
         if (l.dweight) {
           patches.read(first, rows, g, inputs.get());
           accumulate_outer(inputs.get(), depth, outs.get(), outputs, rows, sum + g * sum_size);

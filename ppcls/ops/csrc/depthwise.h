@@ -70,9 +70,8 @@ void depthwise_forward_as(const Layer& l, const Source& source, T* y, int64_t th
             ring.clear(next);
             continue;
           }
-          T* to = ring.row(next) + l.pad_left * padded;
-          const int64_t from = (image * l.in_h + next) * l.in_w;
-          for (int64_t w = 0; w < l.in_w; w++, to += padded) source.read(from + w, 0, channels, to, PANEL);
+          source.read((image * l.in_h + next) * l.in_w, l.in_w, 0, channels, ring.row(next) + l.pad_left * padded, padded,
+                      PANEL);
         }
         T* out = y + (image * l.out_h + o) * l.out_w * channels;
         const T* rows[K];
@@ -145,9 +144,8 @@ void depthwise_backward_as(const Layer& l, const Source& source, const Gradient&
       for (int64_t h = 0; h < l.in_h; h++) {
         const int64_t pixel = (image * l.in_h + h) * l.in_w;
         for (; next < l.out_h && next * STRIDE <= h + l.pad_top; next++) {
-          T* to = outs.row(next) + MARGIN * padded;
-          const int64_t from = (image * l.out_h + next) * l.out_w;
-          for (int64_t w = 0; w < l.out_w; w++, to += padded) gradient.read(from + w, 0, channels, to, PANEL);
+          gradient.read((image * l.out_h + next) * l.out_w, l.out_w, 0, channels, outs.row(next) + MARGIN * padded, padded,
+                        PANEL);
         }
         const T* dy[K];
         int kernel_rows[K], count = 0;
@@ -157,10 +155,7 @@ void depthwise_backward_as(const Layer& l, const Source& source, const Gradient&
           dy[count] = outs.row(o / STRIDE) + MARGIN * padded;
           kernel_rows[count++] = i;
         }
-        if (l.dweight) {
-          T* to = input.get();
-          for (int64_t w = 0; w < l.in_w; w++, to += padded) source.read(pixel + w, 0, channels, to, PANEL);
-        }
+        if (l.dweight) source.read(pixel, l.in_w, 0, channels, input.get(), padded, PANEL);
         for (int parity = 0; parity < STRIDE; parity++) {
           const int first = (int)((parity + l.pad_left) % STRIDE);
           int64_t w = parity, o = (w + l.pad_left - first) / STRIDE;

@@ -8,6 +8,20 @@ namespace {
 
 constexpr int PANEL = 2 * L;  // columns that a matrix product works on at a time
 
+// Calls f(i, place, lanes) for each vector of `count` columns: whole ones with the constant L, the
+// last one with what is left. `place` is where it lies if panels are `panel_stride` apart.
+template <class F>
+inline void for_vectors(int64_t count, int64_t panel_stride, F f) {
+  const std::integral_constant<int64_t, L> whole;
+  int64_t i = 0, at = 0;
+  for (; i + PANEL <= count; i += PANEL, at += panel_stride) {
+    f(i, at, whole);
+    f(i + L, at + L, whole);
+  }
+  if (i + L <= count) f(i, at, whole), i += L, at += L;
+  if (i < count) f(i, at, count - i);
+}
+
 // The normalisation and activation of one layer, as far as its consumers need them.
 // a = act(y * scale + shift) * gate; arrays are padded to whole vectors, null = absent.
 struct Pending {
@@ -16,11 +30,6 @@ struct Pending {
   Act act = Act::identity;
   const T* gate = nullptr;  // [images, padded channels], of a squeeze-excitation
 };
-
-template <Act A, bool AFFINE>
-inline V pending_input(const Pending& p, V y, int64_t c) {
-  return AFFINE ? y * load(p.scale + c) + load(p.shift + c) : y;
-}
 
 // What a layer reads: pixels [count, channels] and what is still to be applied to them.
 class Source {
@@ -34,10 +43,12 @@ class Source {
     });
   }
 
-  // Writes channels [first, first + count) of a pixel to dst, where a panel of columns follows
-  // the one before at `panel_stride`; the last vector is filled with zeros.
-  void read(int64_t pixel, int64_t first, int64_t count, T* dst, int64_t panel_stride) const {
-    (this->*read_)(pixel, first, count, dst, panel_stride);
+  // Writes channels [first, first + count) of some pixels, one after the other, to dst. There a
+  // pixel follows the one before at `pixel_stride`, and a panel of its columns the one before at
+  // `panel_stride`; the last vector is filled with zeros.
+  void read(int64_t pixel, int64_t pixels, int64_t first, int64_t count, T* dst, int64_t pixel_stride,
+            int64_t panel_stride) const {
+    (this->*read_)(pixel, pixels, first, count, dst, pixel_stride, panel_stride);
   }
 
   const T* data;
@@ -46,20 +57,22 @@ class Source {
 
  private:
   template <Act A, bool AFFINE, bool GATE>
-  void read_as(int64_t pixel, int64_t first, int64_t count, T* dst, int64_t panel_stride) const {
-    const T* y = data + pixel * channels + first;
-    const T* gate = GATE ? pending.gate + pixel / pixels * round_up(channels, L) + first : nullptr;
-    for (int64_t c = 0; c < count; c += PANEL, dst += panel_stride)
-      for (int64_t i = c; i < std::min(c + PANEL, count); i += L) {
-        int64_t n = std::min<int64_t>(count - i, L);
+  void read_as(int64_t pixel, int64_t some, int64_t first, int64_t count, T* dst, int64_t pixel_stride,
+               int64_t panel_stride) const {
+    for (int64_t r = 0; r < some; r++, dst += pixel_stride) {
+      const T* y = data + (pixel + r) * channels + first;
+      const T* gate = GATE ? pending.gate + (pixel + r) / pixels * round_up(channels, L) + first : nullptr;
+      const T *scale = AFFINE ? pending.scale + first : nullptr, *shift = AFFINE ? pending.shift + first : nullptr;
+      for_vectors(count, panel_stride, [&](int64_t i, int64_t to, auto n) {
         V v = load(y + i, n);
-        if (AFFINE) v = v * load(pending.scale + first + i, n) + load(pending.shift + first + i, n);
+        if (AFFINE) v = v * load(scale + i, n) + load(shift + i, n);
         v = activate<A>(v);
         if (GATE) v *= load(gate + i, n);
-        store(dst + (i - c), v);
-      }
+        store(dst + to, v);
+      });
+    }
   }
-  void (Source::*read_)(int64_t, int64_t, int64_t, T*, int64_t) const;
+  void (Source::*read_)(int64_t, int64_t, int64_t, int64_t, T*, int64_t, int64_t) const;
 };
 
 // The gradient with respect to a layer's raw output y, from g (with respect to what its
@@ -77,35 +90,36 @@ class Gradient {
     });
   }
 
-  void read(int64_t pixel, int64_t first, int64_t count, T* dst, int64_t panel_stride) const {
-    (this->*read_)(pixel, first, count, dst, panel_stride);
+  void read(int64_t pixel, int64_t pixels, int64_t first, int64_t count, T* dst, int64_t pixel_stride,
+            int64_t panel_stride) const {
+    (this->*read_)(pixel, pixels, first, count, dst, pixel_stride, panel_stride);
   }
 
  private:
   template <Act A, bool AFFINE>
-  void read_as(int64_t pixel, int64_t first, int64_t count, T* dst, int64_t panel_stride) const {
-    const T* gp = g + pixel * channels + first;
-    const T* yp = y + pixel * channels + first;
-    for (int64_t c = 0; c < count; c += PANEL, dst += panel_stride)
-      for (int64_t i = c; i < std::min(c + PANEL, count); i += L) {
-        int64_t n = std::min<int64_t>(count - i, L);
+  void read_as(int64_t pixel, int64_t some, int64_t first, int64_t count, T* dst, int64_t pixel_stride,
+               int64_t panel_stride) const {
+    const T *scale = pending.scale ? pending.scale + first : nullptr, *shift = pending.shift + first;
+    const T *al = alpha + first, *be = beta + first, *ka = kappa + first;
+    for (int64_t r = 0; r < some; r++, dst += pixel_stride) {
+      const T* gp = g + (pixel + r) * channels + first;
+      const T* yp = y + (pixel + r) * channels + first;
+      for_vectors(count, panel_stride, [&](int64_t i, int64_t to, auto n) {
         V d = load(gp + i, n);
         if (A != Act::identity || AFFINE) {
-          V v = load(yp + i, n);
-          if (A != Act::identity) {
-            V z = pending.scale ? v * load(pending.scale + first + i, n) + load(pending.shift + first + i, n) : v;
-            d = activate_gradient<A>(d, z);
-          }
-          if (AFFINE) d = d * load(alpha + first + i, n) + (v * load(beta + first + i, n) + load(kappa + first + i, n));
+          const V v = load(yp + i, n);
+          if (A != Act::identity) d = activate_gradient<A>(d, scale ? v * load(scale + i, n) + load(shift + i, n) : v);
+          if (AFFINE) d = d * load(al + i, n) + (v * load(be + i, n) + load(ka + i, n));
         }
-        store(dst + (i - c), d);
-      }
+        store(dst + to, d);
+      });
+    }
   }
   const T *g, *y;
   int64_t channels;
   Pending pending;
   const T *alpha, *beta, *kappa;
-  void (Gradient::*read_)(int64_t, int64_t, int64_t, T*, int64_t) const;
+  void (Gradient::*read_)(int64_t, int64_t, int64_t, int64_t, T*, int64_t, int64_t) const;
 };
 
 // Rows that sums are taken of at a time: a few vectors of all of them fit the first-level cache.

@@ -52,7 +52,7 @@ inline void squeeze_forward(const Layer& l, const Source& source, int64_t batch,
     Buffer pixel(round_up(channels, PANEL));
     std::memset(pooled, 0, s.padded * sizeof(T));
     for (int64_t r = 0; r < pixels; r++) {
-      source.read(n * pixels + r, 0, channels, pixel.get(), PANEL);
+      source.read(n * pixels + r, 1, 0, channels, pixel.get(), PANEL, PANEL);
       for (int64_t c = 0; c < channels; c += L) store(pooled + c, load(pooled + c) + load(pixel.get() + c));
     }
     for (int64_t c = 0; c < s.padded; c += L) store(pooled + c, load(pooled + c) / T(pixels));
@@ -86,7 +86,7 @@ void squeeze_backward(const Layer& l, const Source& source, const T* g, int64_t 
       std::memset(dhidden.get(), 0, s.reduced * sizeof(T));
       const T* gn = g + n * pixels * channels;
       for (int64_t r = 0; r < pixels; r++) {
-        source.read(n * pixels + r, 0, channels, pixel.get(), PANEL);
+        source.read(n * pixels + r, 1, 0, channels, pixel.get(), PANEL, PANEL);
         for (int64_t c = 0; c < channels; c += L)
           store(dgate.get() + c, load(dgate.get() + c) + load(pixel.get() + c) * load(gn + r * channels + c, channels - c));
       }
