@@ -69,3 +69,37 @@ def test_files_and_options_that_pages_name_exist(page: str) -> None:
             ppcls.load_config(ROOT / "configs/quick_start/photos.yaml", [f"{option}=3"])
         except ConfigError as error:
             assert "unknown key" not in str(error), option
+
+
+def test_the_example_of_the_guide_to_speed_runs_and_says_the_truth() -> None:
+    [text] = code_blocks("docs/performance.md", "python")
+    stated = re.search(r"accelerate\(net\) .*: (\d+)$", text, re.MULTILINE)
+    assert stated
+    checked = text.replace("accelerate(net)", f"assert accelerate(net) == {stated[1]}")
+    done = subprocess.run(
+        [sys.executable, "-c", checked], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train_step.py --models MobileNeXt_x0_35 --repeats 1 --steps 1",
+        "train_step.py --models MobileNeXt_x0_35 --repeats 1 --steps 1 --mode eval",
+        "train_loop.py --repeats 1 --steps 2 --batch 4",
+        "roofline.py --model ppcls:MobileNeXt_x0_35 --batch 4 --size 32 --steps 1",
+    ],
+)
+def test_benchmarks_run(command: str) -> None:
+    script, *arguments = command.split()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmark" / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "img/s" in done.stdout or "images per second" in done.stdout

@@ -147,7 +147,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.clear_grad()
         self.state.global_step += 1
-        return Step(index, len(batch.labels), lr, logits, targets, losses)
+        # Detached: what the backward pass needed is gone before the next step takes as much.
+        losses = {name: value.detach() for name, value in losses.items()}
+        return Step(index, len(batch.labels), lr, logits.detach(), targets, losses)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluates the network as it is now; all processes must call.

@@ -10,7 +10,7 @@ to them.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,11 @@ class ConvUnit:
         kernel, stride = conv._kernel_size[0], conv._stride[0]
         (top, bottom), (left, right) = padding(conv, (height, width))
         channels = conv._in_channels
-        depthwise = conv._groups == channels == conv._out_channels and kernel in (3, 5, 7)
+        depthwise = conv._groups == channels == conv._out_channels and kernel in (
+            3,
+            5,
+            7,
+        )
         depthwise = depthwise and stride in (1, 2)
         struct.kind = DEPTHWISE if depthwise else CONVOLUTION
         struct.channels_in, struct.channels_out = channels, conv._out_channels
@@ -172,21 +176,23 @@ class Chain:
     _described: dict[tuple[int, ...], tuple[Any, list[int]]] = field(default_factory=dict)
 
     def __call__(
-        self, x: paddle.Tensor, shortcut: paddle.Tensor | None = None, carried: int | None = None
+        self,
+        x: paddle.Tensor,
+        shortcut: paddle.Tensor | None = None,
+        carried: int | None = None,
     ) -> paddle.Tensor:
         """Applies the units; then adds the first ``carried`` channels of ``shortcut`` (or all)."""
-        named = [item for unit in self.units for item in unit.parameters()]
-        parameters = [tensor for _, tensor in named]
+        parameters = [tensor for unit in self.units for _, tensor in unit.parameters()]
         inputs = [x] if shortcut is None or shortcut is x else [x, shortcut]
         records = paddle.is_grad_enabled() and not all(
             tensor.stop_gradient for tensor in (*inputs, *parameters)
         )
-        call = _Call(self, x, shortcut, carried, [name for name, _ in named], parameters)
+        call = _Call(self, x, shortcut, carried, parameters)
+        if records:
+            return _ChainFunction.apply(call, *inputs, *parameters)
         batch_statistics = any(unit.norm_kind() == BATCH_NORM for unit in self.units)
-        if not records:
-            with paddle.no_grad():
-                return call.forward(keep=batch_statistics)
-        return _ChainFunction.apply(call, *inputs, *parameters)
+        with paddle.no_grad():
+            return call.forward(keep=batch_statistics)
 
     def described(self, shape: Sequence[int]) -> tuple[Any, list[int]]:
         """Structs without addresses for an input shape, and the output's [N, H, W, C]."""
@@ -212,37 +218,30 @@ class _Call:
         x: paddle.Tensor,
         shortcut: paddle.Tensor | None,
         carried: int | None,
-        names: list[str],
         parameters: list[paddle.Tensor],
     ):
-        self.chain = chain
+        self.units = chain.units
+        self.structs, self.output = chain.described(x.shape)
         self.kernels: Kernels = kernels(DTYPES[x.dtype])
         self.dtype = x.dtype
-        self.shape = x.shape
-        self.answers_dense = x.shape[1] > IMAGE_CHANNELS and x.is_contiguous()
-        self.x = channels_last(x.detach(), self.kernels)
-        self.shortcut_is_x = shortcut is x
-        self.shortcut = None
-        if shortcut is not None:
-            self.shortcut = (
-                self.x if shortcut is x else channels_last(shortcut.detach(), self.kernels)
-            )
-        self.carried = carried
-        self.names = names
         self.parameters = parameters
         self.needs_dx = not x.stop_gradient
-        self.needs_shortcut = shortcut is not None and shortcut is not x
+        one_layout = x.shape[1] <= IMAGE_CHANNELS or x.shape[2] * x.shape[3] == 1
+        self.answers_dense = x.is_contiguous() and not one_layout
+        self.x = channels_last(x.detach(), self.kernels)
+        self.shortcut_is_x = shortcut is x
+        self.shortcut = self.x if shortcut is x else None
+        if shortcut is not None and shortcut is not x:
+            self.shortcut = channels_last(shortcut.detach(), self.kernels)
+        self.carried = self.output[3] if carried is None else carried
         self.saved: Any = None
+        for unit, struct in zip(self.units, self.structs, strict=True):
+            unit.set_buffers(struct)
 
     def forward(self, keep: bool) -> paddle.Tensor:
         """Runs the chain, keeping what the backward pass needs if ``keep``."""
-        structs, self.output = self.chain.described(self.shape)
-        self._set_parameters(structs)
-        for unit, struct in zip(self.chain.units, structs, strict=True):
-            unit.set_buffers(struct)
-        self.norms = [struct.norm for struct in structs]
         out = paddle.empty(self.output, self.dtype)
-        call = self._struct(structs)
+        call = self._struct()
         call.out = out.data_ptr()
         if keep:
             self.saved = paddle.empty([self.kernels.saved_size(call)], self.dtype)
@@ -253,33 +252,43 @@ class _Call:
         return self._answer(out)
 
     def backward(self, dout: paddle.Tensor) -> list[paddle.Tensor | None]:
-        """Gradients of x, of a shortcut that is not x, and of the parameters."""
-        structs, _ = self.chain.described(self.shape)
-        self._set_parameters(structs)
-        for norm, struct in zip(self.norms, structs, strict=True):
-            struct.norm = norm
-        gradients = self._make_gradients(structs)
-        call = self._struct(structs)
-        call.saved = self.saved.data_ptr()
+        """Gradients of x, of a shortcut that is not x, and of the parameters.
+
+        What was saved is let go: Paddle keeps this object for as long as the loss lives, which
+        would have the next step's maps beside this one's. A second pass (``retain_graph``) runs
+        the chain forward again.
+        """
+        if self.saved is None:
+            self._run_again()
+        saved, self.saved = self.saved, None
         upstream = channels_last(dout, self.kernels)
-        call.dout = upstream.data_ptr()
+        call = self._struct()
+        call.saved, call.dout = saved.data_ptr(), upstream.data_ptr()
+        gradients = self._make_gradients()
         dx = None
-        if self.needs_dx or isinstance(self.chain.units[0], SqueezeUnit):
+        if self.needs_dx or isinstance(self.units[0], SqueezeUnit):
             dx = paddle.empty(self.x.shape, self.dtype)
             call.dx = dx.data_ptr()
         self.kernels.backward(call)
-        first = self._answer(dx) if dx is not None and self.needs_dx else None
-        result = [first]
-        if self.needs_shortcut:
+        result = [self._answer(dx) if dx is not None and self.needs_dx else None]
+        if self.shortcut is not None and not self.shortcut_is_x:
             result.append(self._shortcut_gradient(upstream))
         return [*result, *gradients]
 
+    def _run_again(self) -> None:
+        """Makes what the backward pass needs once more, without another update of statistics."""
+        channels = max(struct.channels_out for struct in self.structs)
+        nobody_reads = paddle.zeros([channels], self.dtype)
+        for struct in self.structs:
+            if struct.norm == BATCH_NORM:
+                struct.running_mean = struct.running_variance = nobody_reads.data_ptr()
+        self.forward(keep=True)
+
     def _shortcut_gradient(self, upstream: paddle.Tensor) -> paddle.Tensor:
-        gradient = upstream
-        if self.carried is not None and self.carried < self.output[3]:
-            gradient = upstream.clone()
-            gradient[..., self.carried :] = 0
-        return self._answer(gradient)
+        if self.carried < self.output[3]:
+            upstream = upstream.clone()
+            upstream[..., self.carried :] = 0
+        return self._answer(upstream)
 
     def _answer(self, dense: paddle.Tensor) -> paddle.Tensor:
         """Memory [N, H, W, C] as a map [N, C, H, W] in the layout that x came in."""
@@ -291,34 +300,31 @@ class _Call:
         self.kernels.to_channels_first(dense.data_ptr(), result.data_ptr(), *size, thread_count())
         return result
 
-    def _set_parameters(self, structs: Any) -> None:
-        pointers = iter(self.parameters)
-        for unit, struct in zip(self.chain.units, structs, strict=True):
-            for name, _ in unit.parameters():
-                setattr(struct, name, next(pointers).data_ptr())
-
-    def _make_gradients(self, structs: Any) -> list[paddle.Tensor | None]:
+    def _make_gradients(self) -> list[paddle.Tensor | None]:
+        """Tensors for the gradients of the parameters; None for a frozen one."""
         gradients: list[paddle.Tensor | None] = []
-        tensors = iter(self.parameters)
-        for unit, struct in zip(self.chain.units, structs, strict=True):
-            for name, _ in unit.parameters():
-                tensor = next(tensors)
-                if tensor.stop_gradient:
-                    gradients.append(None)
-                    continue
-                gradient = paddle.empty(tensor.shape, self.dtype)
-                setattr(struct, f"d{name}", gradient.data_ptr())
-                gradients.append(gradient)
+        for struct, name, tensor in self._fields():
+            gradient = None if tensor.stop_gradient else paddle.empty(tensor.shape, self.dtype)
+            setattr(struct, f"d{name}", None if gradient is None else gradient.data_ptr())
+            gradients.append(gradient)
         return gradients
 
-    def _struct(self, structs: Any) -> ChainStruct:
-        call = ChainStruct(batch=self.shape[0], count=len(structs), threads=thread_count())
-        call.layers = ctypes.cast(structs, ctypes.POINTER(LayerStruct))
+    def _fields(self) -> Iterator[tuple[LayerStruct, str, paddle.Tensor]]:
+        """Struct, field and tensor of each parameter."""
+        tensors = iter(self.parameters)
+        for unit, struct in zip(self.units, self.structs, strict=True):
+            for name, _ in unit.parameters():
+                yield struct, name, next(tensors)
+
+    def _struct(self) -> ChainStruct:
+        for struct, name, tensor in self._fields():
+            setattr(struct, name, tensor.data_ptr())
+        size = self.x.shape[0], len(self.structs), thread_count()
+        call = ChainStruct(*size, ctypes.cast(self.structs, ctypes.POINTER(LayerStruct)))
         call.x = self.x.data_ptr()
         if self.shortcut is not None:
             call.shortcut = self.shortcut.data_ptr()
-            channels = self.output[3] if hasattr(self, "output") else 0
-            call.shortcut_channels = channels if self.carried is None else self.carried
+            call.shortcut_channels = self.carried
             call.shortcut_is_x = self.shortcut_is_x
         return call
 
@@ -345,6 +351,11 @@ def channels_last(x: paddle.Tensor, functions: Kernels) -> paddle.Tensor:
     dense = x.contiguous()
     result = paddle.empty(view.shape, x.dtype)
     functions.to_channels_last(
-        dense.data_ptr(), result.data_ptr(), batch, channels, height * width, thread_count()
+        dense.data_ptr(),
+        result.data_ptr(),
+        batch,
+        channels,
+        height * width,
+        thread_count(),
     )
     return result

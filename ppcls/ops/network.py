@@ -13,6 +13,7 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.vision.models import mobilenetv2, mobilenetv3
 
 from ppcls.backbones.layers import ResidualPath
 from ppcls.ops.chain import DTYPES, Chain, ConvUnit, SqueezeUnit, Unit
@@ -25,6 +26,12 @@ ACTIVATIONS = {
     nn.Hardswish: HARDSWISH,
     nn.Silu: SILU,
     nn.Swish: SILU,
+}
+# Blocks of Paddle's own networks: their parts in the order that they are called in. Each adds its
+# input at the end if it has `use_res_connect`.
+BLOCKS = {
+    mobilenetv2.InvertedResidual: ("conv",),
+    mobilenetv3.InvertedResidual: ("expand_conv", "bottleneck_conv", "mid_se", "linear_conv"),
 }
 # Below this share of a network's convolutions, changing the layout back and forth costs more
 # than the kernels gain.
@@ -96,14 +103,27 @@ class _Sequence(_Way):
     ) -> paddle.Tensor:
         if not _serves(x) or _watched(self.layer):
             return self.own(x) if shortcut is None else self.own(x, shortcut, carried)
-        for piece in self.pieces[:-1]:
+        return self.run(x, shortcut, carried)
+
+    def run(
+        self, x: paddle.Tensor, shortcut: paddle.Tensor | None, carried: int | None
+    ) -> paddle.Tensor:
+        """Through all pieces; the last one adds the shortcut if it is a chain."""
+        *pieces, last = self.pieces
+        for piece in pieces:
             x = piece(x)
-        last = self.pieces[-1]
-        if shortcut is None:
-            return last(x)
         if isinstance(last, Chain):
             return last(x, shortcut, carried)
-        return ResidualPath.add(last(x), shortcut, carried)
+        return last(x) if shortcut is None else ResidualPath.add(last(x), shortcut, carried)
+
+
+class _Block(_Sequence):
+    """Through one of ``BLOCKS``."""
+
+    def __call__(self, x: paddle.Tensor) -> paddle.Tensor:  # type: ignore[override]
+        if not _serves(x) or _watched(self.layer):
+            return self.own(x)
+        return self.run(x, x if self.layer.use_res_connect else None, None)
 
 
 class _Pool(_Way):
@@ -115,10 +135,11 @@ class _Pool(_Way):
 
 def _find(net: nn.Layer) -> Iterator[tuple[nn.Layer, _Way]]:
     """The outermost layers that another way exists for."""
-    if _is_sequence(net):
-        pieces = _pieces(net)
+    parts = _parts(net)
+    if parts is not None:
+        pieces = _pieces(parts)
         if any(isinstance(piece, Chain) for piece in pieces):
-            yield net, _Sequence(net, pieces)
+            yield net, (_Block if type(net) in BLOCKS else _Sequence)(net, pieces)
         for piece in pieces:
             if not isinstance(piece, Chain):
                 yield from _find(piece)
@@ -129,16 +150,21 @@ def _find(net: nn.Layer) -> Iterator[tuple[nn.Layer, _Way]]:
             yield from _find(layer)
 
 
-def _is_sequence(layer: nn.Layer) -> bool:
+def _parts(layer: nn.Layer) -> list[nn.Layer] | None:
+    """The layers that a layer calls one after the other, if that is what it does."""
+    if type(layer) in BLOCKS:
+        return [getattr(layer, name) for name in BLOCKS[type(layer)] if hasattr(layer, name)]
     own = type(layer).forward
-    return own is nn.Sequential.forward or own is ResidualPath.forward
+    if own is nn.Sequential.forward or own is ResidualPath.forward:
+        return list(layer.children())
+    return None
 
 
-def _pieces(sequence: nn.Layer) -> list[Chain | nn.Layer]:
-    """A sequence with runs of units replaced by chains."""
+def _pieces(parts: list[nn.Layer]) -> list[Chain | nn.Layer]:
+    """Layers called one after the other, with runs of units replaced by chains."""
     pieces: list[Chain | nn.Layer] = []
     units: list[Unit] = []
-    layers = list(_flatten(sequence))
+    layers = list(_flatten(parts))
     while layers:
         unit = _take_unit(layers)
         if unit is not None:
@@ -153,10 +179,11 @@ def _pieces(sequence: nn.Layer) -> list[Chain | nn.Layer]:
     return pieces
 
 
-def _flatten(sequence: nn.Layer) -> Iterator[nn.Layer]:
-    for layer in sequence.children():
-        if _is_sequence(layer):
-            yield from _flatten(layer)
+def _flatten(parts: list[nn.Layer]) -> Iterator[nn.Layer]:
+    for layer in parts:
+        inner = None if type(layer) in BLOCKS else _parts(layer)
+        if inner is not None:
+            yield from _flatten(inner)
         elif not isinstance(layer, nn.Identity):
             yield layer
 
@@ -194,7 +221,7 @@ def _is_known_convolution(layer: nn.Layer) -> bool:
 def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:
     """A squeeze-excitation as torchvision and ``paddle.vision`` lay it out."""
     names = ("avgpool", "fc1", "activation", "fc2", "scale_activation")
-    if [name for name, _ in layer.named_children()] != list(names):
+    if {name for name, _ in layer.named_children()} != {*names}:
         return None
     pool, reduce, act, expand, gate = (getattr(layer, name) for name in names)
     pointwise = all(

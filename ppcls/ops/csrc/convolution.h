@@ -3,17 +3,31 @@
 // normalised maps are ever stored.
 #pragma once
 
+#include <vector>
+
 #include "layer.h"
 #include "matmul.h"
 
 namespace {
 
-// Element (k, n) of a group's weights as a matrix [patch, outputs]; the patch runs over kernel
-// row, kernel column, channel. Paddle stores [outputs, channels, kernel row, kernel column].
-inline int64_t weight_at(const Layer& l, int64_t group, int64_t k, int64_t n) {
-  const int64_t channels = l.channels_in / l.groups, area = l.kernel * l.kernel;
-  return ((group * (l.channels_out / l.groups) + n) * channels + k % channels) * area + k / channels;
-}
+// A group's weights as a matrix [patch, outputs]; the patch runs over kernel row, kernel column,
+// channel. Paddle stores [outputs, channels, kernel row, kernel column].
+class Weights {
+ public:
+  explicit Weights(const Layer& l)
+      : depth(l.channels_in / l.groups * l.kernel * l.kernel), outputs(l.channels_out / l.groups), offsets_(depth) {
+    const int64_t channels = l.channels_in / l.groups, area = l.kernel * l.kernel;
+    for (int64_t place = 0; place < area; place++)
+      for (int64_t c = 0; c < channels; c++) offsets_[place * channels + c] = c * area + place;
+  }
+  // Where element (k, n) of a group lies.
+  int64_t at(int64_t group, int64_t k, int64_t n) const { return (group * outputs + n) * depth + offsets_[k]; }
+
+  const int64_t depth, outputs;
+
+ private:
+  std::vector<int64_t> offsets_;
+};
 
 // A matrix [depth, columns] in panels of columns, from f(row, column).
 template <class F>
@@ -21,8 +35,10 @@ void pack(int64_t depth, int64_t columns, T* out, int64_t threads, F f) {
   parallel_for(depth * columns > 16384 ? threads : 1, panels(columns), [&](int64_t p) {
     T* to = out + p * depth * PANEL;
     const int64_t n = std::min<int64_t>(columns - p * PANEL, PANEL);
-    for (int64_t k = 0; k < depth; k++)
+    for (int64_t k = 0; k < depth; k++) {
       for (int64_t j = 0; j < n; j++) to[k * PANEL + j] = f(k, p * PANEL + j);
+      for (int64_t j = n; j < PANEL; j++) to[k * PANEL + j] = 0;
+    }
   });
 }
 
@@ -91,12 +107,13 @@ struct Blocks {
 template <class Finish>
 void convolution_forward(const Layer& l, const Source& source, int64_t batch, T* y, int64_t threads, Slots slots,
                          const Blocks& blocks, Finish finish) {
-  const int64_t depth = l.channels_in / l.groups * l.kernel * l.kernel, outputs = l.channels_out / l.groups;
+  const Weights weights(l);
+  const int64_t depth = weights.depth, outputs = weights.outputs;
   const int64_t packed_size = panels(outputs) * depth * PANEL;
-  Buffer packed(packed_size * l.groups);
+  Buffer packed(packed_size * l.groups, Fill::none);
   for (int64_t g = 0; g < l.groups; g++)
     pack(depth, outputs, packed.get() + g * packed_size, threads,
-         [&](int64_t k, int64_t n) { return l.weight[weight_at(l, g, k, n)]; });
+         [&](int64_t k, int64_t n) { return l.weight[weights.at(g, k, n)]; });
   const Patches patches{l, source};
   parallel_for(threads, slots.count, [&](int64_t slot) {
     Buffer block(block_size(depth), Fill::none);
@@ -135,16 +152,17 @@ inline void scatter_patches(const Layer& l, const T* patch, int64_t first, int64
 template <class Finish>
 void convolution_backward(const Layer& l, const Source& source, const Gradient& gradient, int64_t batch, T* dx,
                           int64_t threads, Slots slots, const Blocks& blocks, Finish finish) {
-  const int64_t depth = l.channels_in / l.groups * l.kernel * l.kernel, outputs = l.channels_out / l.groups;
+  const Weights weights(l);
+  const int64_t depth = weights.depth, outputs = weights.outputs;
   const int64_t packed_size = panels(depth) * outputs * PANEL;
-  Buffer packed(dx ? packed_size * l.groups : 1);
+  Buffer packed(dx ? packed_size * l.groups : 1, Fill::none);
   if (dx)
     for (int64_t g = 0; g < l.groups; g++)
       pack(outputs, depth, packed.get() + g * packed_size, threads,
-           [&](int64_t n, int64_t k) { return l.weight[weight_at(l, g, k, n)]; });
+           [&](int64_t n, int64_t k) { return l.weight[weights.at(g, k, n)]; });
   const Patches patches{l, source};
   const int64_t sum_size = outer_size(depth, outputs), sums_size = sum_size * l.groups;
-  Buffer sums(l.dweight ? slots.count * sums_size : 1);
+  Buffer sums(l.dweight ? slots.count * sums_size : 1, Fill::none);
   const int64_t in_pixels = l.in_h * l.in_w, out_pixels = l.out_h * l.out_w;
   const bool pointwise = patches.pointwise();
 
@@ -152,6 +170,7 @@ void convolution_backward(const Layer& l, const Source& source, const Gradient& 
     Buffer inputs(block_size(depth), Fill::none), outs(block_size(outputs), Fill::none);
     Buffer patch(pointwise ? 1 : BLOCK * depth, Fill::none);
     T* sum = sums.get() + slot * sums_size;
+    if (l.dweight) std::memset(sum, 0, sums_size * sizeof(T));
     auto block = [&](int64_t first, int64_t rows) {
       for (int64_t g = 0; g < l.groups; g++) {
         gradient.read(first, rows, g * outputs, outputs, outs.get(), PANEL, PANEL_STRIDE);
@@ -160,11 +179,11 @@ void convolution_backward(const Layer& l, const Source& source, const Gradient& 
           accumulate_outer(inputs.get(), depth, outs.get(), outputs, rows, sum + g * sum_size);
         }
         if (!dx) continue;
-        const T* weights = packed.get() + g * packed_size;
+        const T* transposed = packed.get() + g * packed_size;
         if (pointwise) {
-          multiply(outs.get(), rows, outputs, weights, depth, dx + first * l.channels_in + g * depth, l.channels_in);
+          multiply(outs.get(), rows, outputs, transposed, depth, dx + first * l.channels_in + g * depth, l.channels_in);
         } else {
-          multiply(outs.get(), rows, outputs, weights, depth, patch.get(), depth);
+          multiply(outs.get(), rows, outputs, transposed, depth, patch.get(), depth);
           scatter_patches(l, patch.get(), first, rows, g, dx);
         }
       }
@@ -185,13 +204,16 @@ void convolution_backward(const Layer& l, const Source& source, const Gradient& 
 
   if (!l.dweight) return;
   const int64_t stride = outer_stride(outputs);
-  parallel_for(sums_size > 16384 ? threads : 1, l.groups * depth, [&](int64_t i) {
-    const int64_t g = i / depth, k = i % depth;
-    T* total = sums.get() + g * sum_size + k * stride;
+  constexpr int64_t ROWS = 16;  // of the sum at a time, so that a run of them is written together
+  const int64_t parts = (depth + ROWS - 1) / ROWS;
+  parallel_for(sums_size > 16384 ? threads : 1, l.groups * parts, [&](int64_t i) {
+    const int64_t g = i / parts, first = i % parts * ROWS, last = std::min(first + ROWS, depth);
+    T* total = sums.get() + g * sum_size;
     for (int64_t s = 1; s < slots.count; s++)
-      for (int64_t n = 0; n < stride; n += L)
+      for (int64_t n = first * stride; n < last * stride; n += L)
         store(total + n, load(total + n) + load(total + s * sums_size + n));
-    for (int64_t n = 0; n < outputs; n++) l.dweight[weight_at(l, g, k, n)] = total[n];
+    for (int64_t n = 0; n < outputs; n++)
+      for (int64_t k = first; k < last; k++) l.dweight[weights.at(g, k, n)] = total[k * stride + n];
   });
 }
 
