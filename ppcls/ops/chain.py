@@ -254,12 +254,8 @@ class _Call:
     def backward(self, dout: paddle.Tensor) -> list[paddle.Tensor | None]:
         """Gradients of x, of a shortcut that is not x, and of the parameters.
 
-        What was saved is let go: Paddle keeps this object for as long as the loss lives, which
-        would have the next step's maps beside this one's. A second pass (``retain_graph``) runs
-        the chain forward again.
+        Once only: what was saved is let go, so that the next step's maps do not lie beside it.
         """
-        if self.saved is None:
-            self._run_again()
         saved, self.saved = self.saved, None
         upstream = channels_last(dout, self.kernels)
         call = self._struct()
@@ -274,15 +270,6 @@ class _Call:
         if self.shortcut is not None and not self.shortcut_is_x:
             result.append(self._shortcut_gradient(upstream))
         return [*result, *gradients]
-
-    def _run_again(self) -> None:
-        """Makes what the backward pass needs once more, without another update of statistics."""
-        channels = max(struct.channels_out for struct in self.structs)
-        nobody_reads = paddle.zeros([channels], self.dtype)
-        for struct in self.structs:
-            if struct.norm == BATCH_NORM:
-                struct.running_mean = struct.running_variance = nobody_reads.data_ptr()
-        self.forward(keep=True)
 
     def _shortcut_gradient(self, upstream: paddle.Tensor) -> paddle.Tensor:
         if self.carried < self.output[3]:
