@@ -18,6 +18,7 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from ppcls.backbones.layers import ResidualPath
 from ppcls.ops.library import (
     BATCH_NORM,
     CONVOLUTION,
@@ -89,7 +90,8 @@ class ConvUnit:
         """How the normalisation works at the moment."""
         if self.norm is None:
             return NO_NORM
-        frozen = not self.norm.training or self.norm._use_global_stats
+        asked = self.norm._use_global_stats
+        frozen = not self.norm.training if asked is None else asked
         return FROZEN_NORM if frozen else BATCH_NORM
 
     def set_buffers(self, struct: LayerStruct) -> None:
@@ -184,6 +186,9 @@ class Chain:
         """Applies the units; then adds the first ``carried`` channels of ``shortcut`` (or all)."""
         parameters = [tensor for unit in self.units for _, tensor in unit.parameters()]
         inputs = [x] if shortcut is None or shortcut is x else [x, shortcut]
+        self._check(x, parameters)
+        if shortcut is not None and shortcut is not x and not self._fits(x, shortcut):
+            return ResidualPath.add(self(x), shortcut, carried)
         records = paddle.is_grad_enabled() and not all(
             tensor.stop_gradient for tensor in (*inputs, *parameters)
         )
@@ -193,6 +198,28 @@ class Chain:
         batch_statistics = any(unit.norm_kind() == BATCH_NORM for unit in self.units)
         with paddle.no_grad():
             return call.forward(keep=batch_statistics)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"units": self.units, "_described": {}}  # a copy describes its own
+
+    def _check(self, x: paddle.Tensor, parameters: list[paddle.Tensor]) -> None:
+        """Raises ValueError for what would have the kernels read beside the memory of x."""
+        structs, (_, height, width, _) = self.described(x.shape)
+        channels = x.shape[1]
+        for struct in structs:
+            if struct.channels_in != channels:
+                expected = f"expected a map of {struct.channels_in} channels"
+                raise ValueError(f"{expected}, received {channels} (input {list(x.shape)})")
+            channels = struct.channels_out
+        if min(*x.shape, height, width, *(min(s.out_h, s.out_w) for s in structs)) < 1:
+            raise ValueError(f"a map of {list(x.shape)} is too small: nothing is left of it")
+        if any(tensor.dtype != x.dtype for tensor in parameters):
+            raise ValueError(f"expected the type of the weights, received a map of {x.dtype}")
+
+    def _fits(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> bool:
+        batch, height, width, channels = self.described(x.shape)[1]
+        same_kind = shortcut.dtype == x.dtype and shortcut.place == x.place
+        return same_kind and list(shortcut.shape) == [batch, channels, height, width]
 
     def described(self, shape: Sequence[int]) -> tuple[Any, list[int]]:
         """Structs without addresses for an input shape, and the output's [N, H, W, C]."""
@@ -226,6 +253,7 @@ class _Call:
         self.dtype = x.dtype
         self.parameters = parameters
         self.needs_dx = not x.stop_gradient
+        self.needs_dshortcut = shortcut is not None and not shortcut.stop_gradient
         one_layout = x.shape[1] <= IMAGE_CHANNELS or x.shape[2] * x.shape[3] == 1
         self.answers_dense = x.is_contiguous() and not one_layout
         self.x = channels_last(x.detach(), self.kernels)
@@ -268,7 +296,7 @@ class _Call:
         self.kernels.backward(call)
         result = [self._answer(dx) if dx is not None and self.needs_dx else None]
         if self.shortcut is not None and not self.shortcut_is_x:
-            result.append(self._shortcut_gradient(upstream))
+            result.append(self._shortcut_gradient(upstream) if self.needs_dshortcut else None)
         return [*result, *gradients]
 
     def _shortcut_gradient(self, upstream: paddle.Tensor) -> paddle.Tensor:

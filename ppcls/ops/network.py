@@ -8,6 +8,7 @@ type, a program being traced for export, a hook on a layer).
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,8 +74,8 @@ def restore(net: nn.Layer) -> None:
 class _Way:
     """Another way forward through a layer."""
 
-    def __init__(self, layer: nn.Layer):
-        self.layer = layer
+    def __init__(self, layer: nn.Layer | None):
+        self.layer: Any = layer
 
     def convolutions(self) -> Iterator[nn.Conv2D]:
         """Those that the kernels do."""
@@ -88,9 +89,15 @@ class _Way:
 class _Sequence(_Way):
     """Through a sequence: chains where possible, the other layers as they are."""
 
-    def __init__(self, layer: nn.Layer, pieces: list[Chain | nn.Layer]):
+    def __init__(self, layer: nn.Layer):
         super().__init__(layer)
-        self.pieces = pieces
+        self._look()
+
+    def _look(self) -> None:
+        self.leaves = list(_leaves(self.layer))
+        self.pieces = _pieces(self.leaves)
+        inside = [x for leaf in self.leaves for x in leaf.sublayers(include_self=True)]
+        self.watchable = [*_inner_sequences(self.layer), *inside]
 
     def convolutions(self) -> Iterator[nn.Conv2D]:
         for piece in self.pieces:
@@ -101,9 +108,16 @@ class _Sequence(_Way):
     def __call__(
         self, x: paddle.Tensor, shortcut: paddle.Tensor | None = None, carried: int | None = None
     ) -> paddle.Tensor:
-        if not _serves(x) or _watched(self.layer):
+        if not self.serves(x):
             return self.own(x) if shortcut is None else self.own(x, shortcut, carried)
         return self.run(x, shortcut, carried)
+
+    def serves(self, x: paddle.Tensor) -> bool:
+        """Whether the chains can stand for the layers, which may have been exchanged since."""
+        now = list(_leaves(self.layer))
+        if len(now) != len(self.leaves) or any(map(operator.is_not, now, self.leaves)):
+            self._look()
+        return _serves(x) and not any(map(_is_watched, self.watchable))
 
     def run(
         self, x: paddle.Tensor, shortcut: paddle.Tensor | None, carried: int | None
@@ -121,9 +135,12 @@ class _Block(_Sequence):
     """Through one of ``BLOCKS``."""
 
     def __call__(self, x: paddle.Tensor) -> paddle.Tensor:  # type: ignore[override]
-        if not _serves(x) or _watched(self.layer):
+        if not self.serves(x):
             return self.own(x)
         return self.run(x, x if self.layer.use_res_connect else None, None)
+
+
+_NO_WAY = _Way(None)
 
 
 class _Pool(_Way):
@@ -135,15 +152,14 @@ class _Pool(_Way):
 
 def _find(net: nn.Layer) -> Iterator[tuple[nn.Layer, _Way]]:
     """The outermost layers that another way exists for."""
-    parts = _parts(net)
-    if parts is not None:
-        pieces = _pieces(parts)
-        if any(isinstance(piece, Chain) for piece in pieces):
-            yield net, (_Block if type(net) in BLOCKS else _Sequence)(net, pieces)
-        for piece in pieces:
+    if _parts(net) is not None:
+        way = (_Block if type(net) in BLOCKS else _Sequence)(net)
+        if any(isinstance(piece, Chain) for piece in way.pieces):
+            yield net, way
+        for piece in way.pieces:
             if not isinstance(piece, Chain):
                 yield from _find(piece)
-    elif type(net) is nn.AdaptiveAvgPool2D and net._output_size in (1, (1, 1), [1, 1]):
+    elif _is_global_pooling(net):
         yield net, _Pool(net)
     else:
         for layer in net.children():
@@ -152,40 +168,70 @@ def _find(net: nn.Layer) -> Iterator[tuple[nn.Layer, _Way]]:
 
 def _parts(layer: nn.Layer) -> list[nn.Layer] | None:
     """The layers that a layer calls one after the other, if that is what it does."""
+    if _has_own_way(layer):
+        return None
     if type(layer) in BLOCKS:
-        return [getattr(layer, name) for name in BLOCKS[type(layer)] if hasattr(layer, name)]
-    own = type(layer).forward
-    if own is nn.Sequential.forward or own is ResidualPath.forward:
-        return list(layer.children())
+        names = BLOCKS[type(layer)]
+        return [layer._sub_layers[name] for name in names if name in layer._sub_layers]
+    forward = type(layer).forward
+    if forward is nn.Sequential.forward or forward is ResidualPath.forward:
+        return list(layer._sub_layers.values())  # children() leaves out a layer's second use
     return None
 
 
-def _pieces(parts: list[nn.Layer]) -> list[Chain | nn.Layer]:
+def _leaves(sequence: nn.Layer) -> Iterator[nn.Layer]:
+    """What a sequence calls, in order; sequences inside it opened."""
+    for layer in _parts(sequence) or ():
+        if type(layer) in BLOCKS or _parts(layer) is None:
+            yield layer
+        else:
+            yield from _leaves(layer)
+
+
+def _inner_sequences(sequence: nn.Layer) -> Iterator[nn.Layer]:
+    for layer in _parts(sequence) or ():
+        if type(layer) not in BLOCKS and _parts(layer) is not None:
+            yield layer
+            yield from _inner_sequences(layer)
+
+
+def _pieces(leaves: list[nn.Layer]) -> list[Chain | nn.Layer]:
     """Layers called one after the other, with runs of units replaced by chains."""
     pieces: list[Chain | nn.Layer] = []
     units: list[Unit] = []
-    layers = list(_flatten(parts))
+    layers = [layer for layer in leaves if type(layer) is not nn.Identity]
     while layers:
         unit = _take_unit(layers)
-        if unit is not None:
-            units.append(unit)
-            continue
-        if units:
+        second_gate = isinstance(unit, SqueezeUnit) and units and isinstance(units[-1], SqueezeUnit)
+        if units and (unit is None or second_gate):
             pieces.append(Chain(units))
             units = []
-        pieces.append(layers.pop(0))
+        if unit is None:
+            pieces.append(layers.pop(0))
+        else:
+            units.append(unit)
     if units:
         pieces.append(Chain(units))
     return pieces
 
 
-def _flatten(parts: list[nn.Layer]) -> Iterator[nn.Layer]:
-    for layer in parts:
-        inner = None if type(layer) in BLOCKS else _parts(layer)
-        if inner is not None:
-            yield from _flatten(inner)
-        elif not isinstance(layer, nn.Identity):
-            yield layer
+def _has_own_way(layer: nn.Layer) -> bool:
+    """Whether somebody else has put another way forward into a layer."""
+    return not isinstance(layer.__dict__.get("forward", _NO_WAY), _Way)
+
+
+def _is_watched(layer: nn.Layer) -> bool:
+    """Whether a hook would not be called, or another way not be taken, if a chain stood in."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks or _has_own_way(layer))
+
+
+def _is_global_pooling(layer: nn.Layer) -> bool:
+    return (
+        type(layer) is nn.AdaptiveAvgPool2D
+        and layer._data_format == "NCHW"
+        and layer._output_size in (1, (1, 1), [1, 1])
+        and not _has_own_way(layer)
+    )
 
 
 def _take_unit(layers: list[nn.Layer]) -> Unit | None:
@@ -198,10 +244,10 @@ def _take_unit(layers: list[nn.Layer]) -> Unit | None:
     if not _is_known_convolution(conv):
         return None
     used, norm, act = 1, None, IDENTITY
-    if len(layers) > used and type(layers[used]) is nn.BatchNorm2D:
+    if len(layers) > used and _is_known_norm(layers[used]):
         norm = layers[used]
         used += 1
-    if len(layers) > used and type(layers[used]) in ACTIVATIONS:
+    if len(layers) > used and type(layers[used]) in ACTIVATIONS and not _has_own_way(layers[used]):
         act = ACTIVATIONS[type(layers[used])]
         used += 1
     del layers[:used]
@@ -215,24 +261,30 @@ def _is_known_convolution(layer: nn.Layer) -> bool:
         and layer._padding_mode == "zeros"
         and set(layer._dilation) == {1}
         and len(set(layer._kernel_size)) == len(set(layer._stride)) == 1
+        and not _has_own_way(layer)
     )
+
+
+def _is_known_norm(layer: nn.Layer) -> bool:
+    known = type(layer) is nn.BatchNorm2D and layer._data_format == "NCHW"
+    return known and not _has_own_way(layer)
 
 
 def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:
-    """A squeeze-excitation as torchvision and ``paddle.vision`` lay it out."""
-    names = ("avgpool", "fc1", "activation", "fc2", "scale_activation")
-    if {name for name, _ in layer.named_children()} != {*names}:
+    """A squeeze-excitation of ``paddle.vision``."""
+    if type(layer) is not mobilenetv3.SqueezeExcitation or _has_own_way(layer):
         return None
-    pool, reduce, act, expand, gate = (getattr(layer, name) for name in names)
+    reduce, act, expand, gate = layer.fc1, layer.activation, layer.fc2, layer.scale_activation
     pointwise = all(
-        type(conv) is nn.Conv2D and list(conv._kernel_size) == [1, 1] for conv in (reduce, expand)
+        _is_known_convolution(conv) and list(conv._kernel_size) == [1, 1] and conv._groups == 1
+        for conv in (reduce, expand)
     )
-    if not pointwise or type(act) not in ACTIVATIONS or pool._output_size not in (1, (1, 1)):
+    if not pointwise or type(act) not in ACTIVATIONS or not _is_global_pooling(layer.avgpool):
         return None
     if type(gate) is nn.Sigmoid:
         slope = 0.0
     elif type(gate) is nn.Hardsigmoid:
-        slope = 0.1666667  # Paddle's, which the layer cannot change
+        slope = 0.1666667  # Paddle's, in single precision, which the layer cannot change
     else:
         return None
     return SqueezeUnit(reduce, expand, ACTIVATIONS[type(act)], slope)
@@ -247,11 +299,6 @@ def _serves(x: paddle.Tensor) -> bool:
         and x.place.is_cpu_place()
         and not _amp_is_on()
     )
-
-
-def _watched(layer: nn.Layer) -> bool:
-    """Whether somebody has hung a hook on a layer inside, which would not be called."""
-    return any(x._forward_pre_hooks or x._forward_post_hooks for x in layer.sublayers())
 
 
 def _amp_is_on() -> bool:

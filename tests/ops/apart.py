@@ -13,7 +13,7 @@ from pathlib import Path
 
 import support
 
-HERE = Path(__file__).parent
+PATHS = ":".join(map(str, (support.ROOT, support.ROOT / "tests", Path(__file__).parent)))
 
 
 def forked(check: Callable[[], None], timeout: float = 20) -> None:
@@ -41,13 +41,13 @@ def forked(check: Callable[[], None], timeout: float = 20) -> None:
     assert waited[1] == 0, message or f"crashed: {waited[1]}"
 
 
-def start(code: str, **variables: str | None) -> subprocess.Popen[str]:
+def start(code: str, **variables: str | Path | None) -> subprocess.Popen[str]:
     """Starts Python code; a variable that is None is taken out of the environment."""
-    kept = {k: v for k, v in support.environment().items() if not k.startswith(("OMP_", "PPCLS_"))}
-    changed = {**kept, "PYTHONPATH": f"{support.ROOT}:{HERE}", **variables}
+    unset = {"OMP_NUM_THREADS": None, "PPCLS_CPU_ISA": None}
+    changed = {**support.environment(), **unset, **variables, "PYTHONPATH": PATHS}
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env={name: value for name, value in changed.items() if value is not None},
+        env={name: str(value) for name, value in changed.items() if value is not None},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

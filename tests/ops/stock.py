@@ -201,8 +201,9 @@ class Stack:
         """Gradients that are zero by mathematics: of biases that a batch's mean takes away."""
         counts, found = iter(self.look(x).counts), set()
         for i, layer in enumerate(self.layers):
-            if isinstance(layer, nn.BatchNorm2D) and next(counts) > 1:
-                if layer.training and not layer._use_global_stats:
+            if isinstance(layer, nn.BatchNorm2D):
+                frozen = not layer.training or layer._use_global_stats
+                if next(counts) > 1 and not frozen:
                     found.add(f"d{i - 1}.bias")
         return found
 

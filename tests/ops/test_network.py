@@ -63,13 +63,21 @@ def outcome(net, images):
     return result
 
 
-def differences(actual, expected, tolerance=1e-8):
-    """Names of what differs; a small gradient is measured by a hundredth of the largest."""
+def differences(actual, expected, tolerance=1e-7):
+    """What differs by more than rounding; one line each.
+
+    Paddle's pooling divides its gradient in single precision, hence the tolerance. Small gradients
+    are measured by a hundredth of the largest, means by the spread about them.
+    """
     assert set(actual) == set(expected)
     largest = max((np.abs(v).max() for n, v in expected.items() if "gradient" in n), default=0)
     found = []
     for name, value in expected.items():
-        scale = max(np.abs(value).max(), 0.01 * largest if "gradient" in name else 0)
+        scale = np.abs(value).max()
+        if "gradient" in name:
+            scale = max(scale, 0.01 * largest)
+        if name.endswith("_mean"):
+            scale = max(scale, expected[name.replace("_mean", "_variance")].max() ** 0.5)
         error = np.abs(actual[name] - value).max()
         if not error <= tolerance * scale:
             found.append(f"{name}: off by {error:.1e} of {scale:.1e}")
@@ -123,7 +131,8 @@ def test_evaluation_with_and_without_gradients(net):
     accelerate(net)
     assert differences(outcome(net, images), expected) == []
     with paddle.no_grad():
-        np.testing.assert_allclose(net(images).numpy(), expected["logits"], rtol=1e-8, atol=1e-9)
+        logits = net(images).numpy()
+    np.testing.assert_allclose(logits, expected["logits"], rtol=1e-7, atol=1e-9)
 
 
 def test_every_convolution_is_covered(net, monkeypatch):
@@ -139,13 +148,13 @@ def test_every_convolution_is_covered(net, monkeypatch):
         net(pictures())
 
 
-def test_single_precision():
-    for name in ("MobileNeXt_x0_35", "mobilenet_v3_small"):
-        net = build(name, "float32").eval() or build(name, "float32")
-        net.eval()
-        expected = outcome(net, pictures("float32"))
-        accelerate(net)
-        assert differences(outcome(net, pictures("float32")), expected, 1e-3) == []
+@pytest.mark.parametrize("name", ["MobileNeXt_x0_35", "mobilenet_v3_small"])
+def test_single_precision(name):
+    net = build(name, "float32")
+    net.eval()
+    expected = outcome(net, pictures("float32"))
+    accelerate(net)
+    assert differences(outcome(net, pictures("float32")), expected, 1e-3) == []
 
 
 def test_images_that_want_a_gradient(net):
@@ -193,13 +202,27 @@ def test_feature_maps():
             np.testing.assert_allclose(ours.numpy(), paddles.numpy(), rtol=1e-8, atol=1e-9)
 
 
-def train(net, steps, dtype):
-    """Losses of some steps on the same pictures."""
+def calm(dtype):
+    """A network in which rounding stays small: it can be followed for many steps.
+
+    Of four pictures, and maps of one pixel, the usual normalisation makes noise of what a dead
+    channel leaves, and each layer enlarges it.
+    """
+    net = build("MobileNeXt_x0_1", dtype)
+    for layer in net.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            layer._epsilon = 0.1
+    net.classifier[1].weight.set_value(net.classifier[1].weight * 10)
+    return net
+
+
+def train(net, dtype, steps, seed=0):
+    """The losses; at the end the network knows its four pictures."""
     optimizer = paddle.optimizer.Momentum(0.02, 0.9, parameters=net.parameters())
-    labels = paddle.to_tensor([0, 1, 2, 3])
+    images, labels = pictures(dtype, 4, 32, seed), paddle.to_tensor([0, 1, 2, 3])
     losses = []
-    for number in range(steps):
-        loss = nn.functional.cross_entropy(net(pictures(dtype, 4, 32, seed=number % 5)), labels)
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(net(images), labels)
         loss.backward()
         optimizer.step()
         optimizer.clear_grad()
@@ -207,34 +230,36 @@ def train(net, steps, dtype):
     return losses
 
 
+def both(dtype):
+    plain, fast = calm(dtype), calm(dtype)
+    assert accelerate(fast) == convolutions(fast)
+    return plain, fast
+
+
 def test_fifty_steps_of_training():
-    paddles = train(build("MobileNeXt_x0_1"), 50, "float64")
-    net = build("MobileNeXt_x0_1")
-    accelerate(net)
-    np.testing.assert_allclose(train(net, 50, "float64"), paddles, rtol=1e-6)
-    assert paddles[-1] < paddles[0] / 2
+    paddles, ours = (train(net, "float64", 50) for net in both("float64"))
+    np.testing.assert_allclose(ours, paddles, rtol=1e-6)
+    assert paddles[-1] < 0.01 < 1 < paddles[0]
 
 
 def test_five_steps_of_training_in_single_precision():
-    paddles = train(build("MobileNeXt_x0_35", "float32"), 5, "float32")
-    net = build("MobileNeXt_x0_35", "float32")
-    accelerate(net)
-    np.testing.assert_allclose(train(net, 5, "float32"), paddles, rtol=1e-3)
+    paddles, ours = (train(net, "float32", 5) for net in both("float32"))
+    np.testing.assert_allclose(ours, paddles, rtol=1e-3)
 
 
 def test_evaluation_between_steps_of_training():
-    """What a chain remembers of a shape is not the mode that it was met in."""
-    plain, fast = build("MobileNeXt_x0_1"), build("MobileNeXt_x0_1")
-    accelerate(fast)
-    for _ in range(2):
-        assert train(fast, 2, "float64") == pytest.approx(train(plain, 2, "float64"), rel=1e-8)
-        logits = []
-        for net in (plain, fast):
+    """What is remembered of a shape is not the mode or the weights that it was met with."""
+    nets = both("float64")
+    for seed in range(3):
+        results = []
+        for net in nets:
+            losses = train(net, "float64", 3, seed)
             net.eval()
             with paddle.no_grad():
-                logits.append(net(pictures(count=4, side=32)).numpy())
+                logits = net(pictures(count=4, side=32)).numpy()
             net.train()
-        np.testing.assert_allclose(logits[1], logits[0], rtol=1e-8, atol=1e-10)
+            results.append({"losses": np.array(losses), "logits": logits})
+        assert differences(results[1], results[0]) == []
 
 
 # In and out again --------------------------------------------------------------------------------
@@ -386,17 +411,15 @@ def test_the_kernels_come_back_when_a_hook_goes(chains):
     assert len(chains) == all_of_them
 
 
-def test_mixed_precision_is_left_to_paddle(chains):
+def test_mixed_precision_does_not_break_it():
     net = build("MobileNeXt_x0_1", "float32")
     net.eval()
-    with paddle.amp.auto_cast(level="O1", dtype="bfloat16"):
-        expected = net(pictures("float32")).astype("float32").numpy()
-        accelerate(net)
-        actual = net(pictures("float32"))
-    assert not chains
-    np.testing.assert_allclose(actual.astype("float32").numpy(), expected, rtol=1e-5, atol=1e-6)
-    net(pictures("float32"))
-    assert chains
+    results = []
+    for change in (restore, accelerate):
+        change(net)
+        with paddle.amp.auto_cast(level="O1", dtype="bfloat16"):
+            results.append(net(pictures("float32")).astype("float32").numpy())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("restored", [True, False])
@@ -512,7 +535,7 @@ ODD = {
 @pytest.mark.parametrize("odd", ODD)
 def test_layers_of_every_kind(odd):
     paddle.seed(2)
-    check_same(Net(*ODD[odd]()), 1e-7)
+    forked(lambda: check_same(Net(*ODD[odd]()), 1e-7))
 
 
 def test_a_layer_that_stands_twice_in_a_sequence():
@@ -549,15 +572,48 @@ SQUEEZES = {
 @pytest.mark.parametrize("kind", SQUEEZES)
 def test_squeeze_excitations_and_what_looks_like_them(kind):
     paddle.seed(2)
-    check_same(Net(nn.ReLU(), SQUEEZES[kind]()), 1e-7)
+    forked(lambda: check_same(Net(nn.ReLU(), SQUEEZES[kind]()), 1e-7))
 
 
-def test_a_layer_that_is_exchanged_afterwards_counts():
-    net = Net(nn.ReLU()).to(dtype="float64")
+def first_convolution(net):
+    net.path[0] = nn.Conv2D(3, 8, 3)
+
+
+def activation(net):
+    net.path[2] = nn.ReLU6()
+
+
+def kind_of_layer(net):
+    net.path[1] = nn.GroupNorm(2, 8)
+
+
+def part_of_a_squeeze_excitation(net):
+    net.path[4].fc1 = nn.Conv2D(8, 3, 1)
+
+
+def longer_sequence(net):
+    net.path.add_sublayer("last", nn.Conv2D(4, 4, 1))
+
+
+def constants_of_a_normalisation(net):
+    net.path[1]._momentum, net.path[1]._epsilon = 0.5, 0.1
+
+
+CHANGES = [
+    *(first_convolution, activation, kind_of_layer, part_of_a_squeeze_excitation),
+    *(longer_sequence, constants_of_a_normalisation),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_afterwards_counts(change):
+    net = Net(SqueezeExcitation(8, 3)).to(dtype="float64")
     accelerate(net)
-    net(pictures(side=9))
-    net.path[0] = nn.Conv2D(3, 8, 3).to(dtype="float64")
+    before = outcome(net, pictures(side=9))
+    change(net)
+    net.to(dtype="float64")
     actual = outcome(net, pictures(side=9))
+    assert not np.allclose(actual["logits"], before["logits"])
     restore(net)
     assert differences(actual, outcome(net, pictures(side=9))) == []
 

@@ -14,14 +14,19 @@
 #include <new>
 #include <thread>
 
+#include <unistd.h>
+
 namespace {
 
 class Team {
  public:
-  // Never destroyed: its threads end with the process.
+  // Never destroyed: its threads end with the process. A forked process has none of them, and gets
+  // a team of its own.
   static Team& get() {
-    static Team* team = new Team;
-    return *team;
+    static std::atomic<Team*> team{new Team};
+    Team* current = team.load();
+    if (current->process_ != getpid()) team.store(current = new Team);
+    return *current;
   }
 
   // Calls f(i) for i in [0, count). A second caller at the same time works alone. Throws
@@ -85,6 +90,7 @@ class Team {
     }
   }
 
+  const pid_t process_ = getpid();
   std::mutex turn_, mutex_;
   std::condition_variable wake_, done_;
   int64_t members_ = 0, wanted_ = 0, count_ = 0;
