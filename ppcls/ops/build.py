@@ -11,6 +11,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -166,23 +167,34 @@ def _compile(isa: str, folder: Path) -> Path:
             jobs.append(
                 (output, [*command, *defined, "-c", str(SOURCES / unit), "-o", str(output)])
             )
-    processes = [
-        subprocess.Popen(job, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _, job in jobs
-    ]
-    for process in processes:
-        _wait(process)
+    _run_all([job for _, job in jobs])
     library = folder / library_name(isa)
-    link = [compiler(), "-shared", "-pthread", *[str(o) for o, _ in jobs], "-o", str(library)]
-    _wait(subprocess.Popen(link, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    _run_all([[compiler(), "-shared", "-pthread", *[str(o) for o, _ in jobs], "-o", str(library)]])
     return library
+
+
+def _run_all(commands: list[list[str]]) -> None:
+    """Runs some commands at once; the first failure ends them all."""
+    processes = [
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        for command in commands
+    ]
+    try:
+        for process in processes:
+            _wait(process)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the compiler's own processes, too
+                process.communicate()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
     try:
         _, said = process.communicate(timeout=COMPILE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         raise BuildError(f"the compiler took longer than {COMPILE_TIMEOUT} s") from None
     if process.returncode:
         lines = said.decode(errors="replace").strip().splitlines()

@@ -144,8 +144,8 @@ def thread_count() -> int:
     use, shared among the processes that the launcher started on this machine.
     """
     chosen = _environment_at_start().get("OMP_NUM_THREADS", "").split(",")[0]
-    if chosen.isdigit() and int(chosen) > 0:
+    if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = os.environ.get("PADDLE_LOCAL_SIZE", "1")
-    return max(1, (cores or 1) // (int(here) if here.isdigit() and int(here) > 0 else 1))
+    return max(1, (cores or 1) // (int(here) if here.isdecimal() and int(here) > 0 else 1))

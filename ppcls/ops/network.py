@@ -267,7 +267,8 @@ def _is_known_convolution(layer: nn.Layer) -> bool:
 
 def _is_known_norm(layer: nn.Layer) -> bool:
     known = type(layer) is nn.BatchNorm2D and layer._data_format == "NCHW"
-    return known and not _has_own_way(layer)
+    # With False, Paddle's backward pass in evaluation mode contradicts its forward pass.
+    return known and layer._use_global_stats is not False and not _has_own_way(layer)
 
 
 def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:

