@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -39,6 +40,16 @@ def forked(check: Callable[[], None], timeout: float = 20) -> None:
     with os.fdopen(reading, "rb") as said:
         message = said.read().decode(errors="replace")
     assert waited[1] == 0, message or f"crashed: {waited[1]}"
+
+
+def in_a_fork(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that leaves nothing in this process: no threads, and none of its damage."""
+
+    @functools.wraps(test)
+    def run(**fixtures: object) -> None:
+        forked(lambda: test(**fixtures))
+
+    return run
 
 
 def start(code: str, **variables: str | Path | None) -> subprocess.Popen[str]:

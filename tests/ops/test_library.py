@@ -51,6 +51,7 @@ def same_bits(threads, make, *numbers):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("side", [9, 16, 28, 57])
 @pytest.mark.parametrize("batch", [1, 3, 17])
+@apart.in_a_fork
 def test_a_chain_gives_the_same_bits_on_any_number_of_threads(threads, batch, side, dtype):
     stack, x = mixed(dtype), tensor(normal((batch, 3, side, side)), dtype)
     assert same_bits(threads, lambda: step(stack, stack.chain, x), 2, 5, 16) == []
@@ -59,6 +60,7 @@ def test_a_chain_gives_the_same_bits_on_any_number_of_threads(threads, batch, si
 @pytest.mark.parametrize("side", [7, 28, 56])
 @pytest.mark.parametrize("batch", [1, 3, 17])
 @pytest.mark.parametrize("kind", ["depthwise", "pointwise", "dense", "squeeze"])
+@apart.in_a_fork
 def test_a_unit_gives_the_same_bits_on_any_number_of_threads(threads, kind, batch, side):
     stack, x = Stack(), tensor(normal((batch, 8, side, side)), "float32")
     if kind == "squeeze":
@@ -74,6 +76,7 @@ def test_a_unit_gives_the_same_bits_on_any_number_of_threads(threads, kind, batc
         assert same_bits(threads, lambda: {"out": stack.chain(x).numpy()}, 2, 5, 16) == []
 
 
+@apart.in_a_fork
 def test_the_pooling_gives_the_same_bits_on_any_number_of_threads(threads):
     def make():
         x = tensor(normal((3, 9, 13, 11)), "float32")
@@ -97,6 +100,7 @@ def test_the_pooling_is_the_mean():
             np.testing.assert_allclose(x.grad.numpy(), expected, atol=1e-12)
 
 
+@apart.in_a_fork
 def test_threads_of_python_may_use_a_chain_at_the_same_time(threads):
     """Python's lock is open while the kernels run."""
     threads(2)
@@ -133,6 +137,7 @@ def test_a_fork_may_use_the_kernels(threads):
     check()
 
 
+@apart.in_a_fork
 def test_more_threads_after_fewer(threads):
     stack, x = mixed(), tensor(normal((2, 3, 33, 33)))
     for number in (1, 4, 2, 12, 1, 40):

@@ -467,15 +467,20 @@ class Net(nn.Layer):
         return self.path(x)
 
 
+def in_both_modes(net, side):
+    results = []
+    for change in (net.train, net.eval):
+        change()
+        results.append(outcome(net, pictures(side=side)))
+    return results
+
+
 def check_same(net, tolerance=1e-8, side=9):
     """Accelerated, a network gives what it gave, in training and in evaluation mode."""
-    net.to(dtype="float64")
-    modes = (net.train, net.eval)
-    expected = [outcome(net, pictures(side=side)) for change in modes if not change()]
+    expected = in_both_modes(net.to(dtype="float64"), side)
     assert accelerate(net) > 0
-    for change, wanted in zip(modes, expected, strict=True):
-        change()
-        assert differences(outcome(net, pictures(side=side)), wanted, tolerance) == []
+    for ours, paddles in zip(in_both_modes(net, side), expected, strict=True):
+        assert differences(ours, paddles, tolerance) == []
 
 
 class Doubled(nn.ReLU):
