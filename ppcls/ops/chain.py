@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import paddle
@@ -80,11 +81,24 @@ class ConvUnit:
         struct.out_h = (height + top + bottom - kernel) // stride + 1
         struct.out_w = (width + left + right - kernel) // stride + 1
         struct.act = self.act
-        if self.norm is not None:
-            # Paddle's operators take both in single precision, whatever the tensors' type is.
-            struct.epsilon = ctypes.c_float(self.norm._epsilon).value
-            struct.momentum = ctypes.c_float(self.norm._momentum).value
         return conv._out_channels, struct.out_h, struct.out_w
+
+    def expected_shapes(
+        self, struct: LayerStruct
+    ) -> Iterator[tuple[str, paddle.Tensor, list[int]]]:
+        """Name, tensor, and the shape that it needs to have."""
+        outputs, kernel = struct.channels_out, struct.kernel
+        yield (
+            "weight",
+            self.conv.weight,
+            [outputs, struct.channels_in // struct.groups, kernel, kernel],
+        )
+        for name, tensor in self.parameters():
+            if name != "weight":
+                yield name, tensor, [outputs]
+        if self.norm is not None:
+            yield "mean", self.norm._mean, [outputs]
+            yield "variance", self.norm._variance, [outputs]
 
     def norm_kind(self) -> int:
         """How the normalisation works at the moment."""
@@ -98,6 +112,9 @@ class ConvUnit:
         """Sets the addresses of the running statistics and how they are used."""
         struct.norm = self.norm_kind()
         if self.norm is not None:
+            # Paddle's operators take both in single precision, whatever the tensors' type is.
+            struct.epsilon = ctypes.c_float(self.norm._epsilon).value
+            struct.momentum = ctypes.c_float(self.norm._momentum).value
             struct.running_mean = self.norm._mean.data_ptr()
             struct.running_variance = self.norm._variance.data_ptr()
 
@@ -132,8 +149,19 @@ class SqueezeUnit:
         struct.channels_in = struct.channels_out = channels
         struct.in_h = struct.out_h = height
         struct.in_w = struct.out_w = width
-        struct.reduced, struct.gate_slope = self.reduce._out_channels, self.gate_slope
+        struct.reduced = self.reduce._out_channels
+        struct.gate_slope = ctypes.c_float(self.gate_slope).value  # as Paddle's operator takes it
         return channels, height, width
+
+    def expected_shapes(
+        self, struct: LayerStruct
+    ) -> Iterator[tuple[str, paddle.Tensor, list[int]]]:
+        """Name, tensor, and the shape that it needs to have."""
+        channels, reduced = struct.channels_in, struct.reduced
+        shapes = {"weight": [reduced, channels, 1, 1], "bias": [reduced]}
+        shapes |= {"weight2": [channels, reduced, 1, 1], "bias2": [channels]}
+        for name, tensor in self.parameters():
+            yield name, tensor, shapes[name]
 
     def norm_kind(self) -> int:
         """There is none."""
@@ -187,7 +215,7 @@ class Chain:
         parameters = [tensor for unit in self.units for _, tensor in unit.parameters()]
         inputs = [x] if shortcut is None or shortcut is x else [x, shortcut]
         self._check(x, parameters)
-        if shortcut is not None and shortcut is not x and not self._fits(x, shortcut):
+        if shortcut is not None and not self._fits(x, shortcut):
             return ResidualPath.add(self(x), shortcut, carried)
         records = paddle.is_grad_enabled() and not all(
             tensor.stop_gradient for tensor in (*inputs, *parameters)
@@ -198,6 +226,11 @@ class Chain:
         batch_statistics = any(unit.norm_kind() == BATCH_NORM for unit in self.units)
         with paddle.no_grad():
             return call.forward(keep=batch_statistics)
+
+    def __post_init__(self) -> None:
+        gates = [isinstance(unit, SqueezeUnit) for unit in self.units]
+        if any(one and other for one, other in pairwise(gates)):
+            raise ValueError("two squeeze-excitations in a row: the second would hide the first")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"units": self.units, "_described": {}}  # a copy describes its own
@@ -213,6 +246,11 @@ class Chain:
             channels = struct.channels_out
         if min(*x.shape, height, width, *(min(s.out_h, s.out_w) for s in structs)) < 1:
             raise ValueError(f"a map of {list(x.shape)} is too small: nothing is left of it")
+        for unit, struct in zip(self.units, structs, strict=True):
+            for name, tensor, shape in unit.expected_shapes(struct):
+                if tensor.shape != shape:
+                    received = f"expected {shape}, received {tensor.shape}"
+                    raise ValueError(f"{name} of {unit.layers[0].full_name()}: {received}")
         if any(tensor.dtype != x.dtype for tensor in parameters):
             raise ValueError(f"expected the type of the weights, received a map of {x.dtype}")
 
@@ -261,7 +299,8 @@ class _Call:
         self.shortcut = self.x if shortcut is x else None
         if shortcut is not None and shortcut is not x:
             self.shortcut = channels_last(shortcut.detach(), self.kernels)
-        self.carried = self.output[3] if carried is None else carried
+        channels = self.output[3]
+        self.carried = channels if carried is None else min(carried, channels)
         self.saved: Any = None
         for unit, struct in zip(self.units, self.structs, strict=True):
             unit.set_buffers(struct)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import paddle
@@ -94,9 +94,10 @@ class _Sequence(_Way):
         self._look()
 
     def _look(self) -> None:
-        self.leaves = list(_leaves(self.layer))
-        self.pieces = _pieces(self.leaves)
-        inside = [x for leaf in self.leaves for x in leaf.sublayers(include_self=True)]
+        leaves = list(_leaves(self.layer))
+        self.seen = _with_parts(leaves)
+        self.pieces = _pieces(leaves)
+        inside = [x for leaf in leaves for x in leaf.sublayers(include_self=True)]
         self.watchable = [*_inner_sequences(self.layer), *inside]
 
     def convolutions(self) -> Iterator[nn.Conv2D]:
@@ -114,8 +115,8 @@ class _Sequence(_Way):
 
     def serves(self, x: paddle.Tensor) -> bool:
         """Whether the chains can stand for the layers, which may have been exchanged since."""
-        now = list(_leaves(self.layer))
-        if len(now) != len(self.leaves) or any(map(operator.is_not, now, self.leaves)):
+        now = _with_parts(_leaves(self.layer))
+        if len(now) != len(self.seen) or any(map(operator.is_not, now, self.seen)):
             self._look()
         return _serves(x) and not any(map(_is_watched, self.watchable))
 
@@ -186,6 +187,10 @@ def _leaves(sequence: nn.Layer) -> Iterator[nn.Layer]:
             yield layer
         else:
             yield from _leaves(layer)
+
+
+def _with_parts(leaves: Iterable[nn.Layer]) -> list[nn.Layer]:
+    return [x for leaf in leaves for x in (leaf, *leaf._sub_layers.values())]
 
 
 def _inner_sequences(sequence: nn.Layer) -> Iterator[nn.Layer]:

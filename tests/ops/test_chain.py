@@ -8,6 +8,7 @@ import pytest
 from apart import forked
 from drawn import cases, is_well_posed
 from hypothesis import assume, given, settings
+from paddle import nn
 from stock import (
     ACTIVATIONS,
     DOUBLE,
@@ -363,6 +364,33 @@ def test_a_smaller_shortcut_is_spread_or_refused(shape):
     forked(check)
 
 
+@pytest.mark.parametrize("channels_out", [3, 4, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_shortcut_that_is_the_input_and_does_not_fit_is_refused(stride, channels_out):
+    stack, x = Stack().conv(4, channels_out, 3, stride, 1).train(False), maps(2, 4, 5, 5)
+    if (stride, channels_out) == (1, 4):
+        assert compare(stack, x, x) == []
+        return
+
+    def check():
+        with pytest.raises(ValueError):
+            stack.chain(x, x)
+        with paddle.no_grad(), pytest.raises(ValueError):
+            stack.chain(x, x)
+
+    forked(check)
+
+
+@pytest.mark.parametrize("carried", [0, 11, 1000])
+def test_a_shortcut_that_carries_no_channel_or_more_than_there_are(carried):
+    def check():
+        x = maps(2, 10, 6, 5)
+        for shortcut in (x, maps(2, 10, 6, 5, seed=1)):
+            assert compare(sandglass(), x, shortcut, carried) == []
+
+    forked(check)
+
+
 # Gradients on request ----------------------------------------------------------------------------
 
 
@@ -528,5 +556,37 @@ def test_another_precision_than_the_weights_is_refused(dtype):
         for way in (stack.stock, stack.chain):
             with pytest.raises((ValueError, TypeError)):
                 way(tensor(normal((1, 3, 2, 2)), dtype))
+
+    forked(check)
+
+
+def cut_weight(stack):
+    conv = stack.layers[0]
+    conv.weight = conv.create_parameter([5, 4, 1, 1], dtype="float64")
+
+
+def long_weight(stack):
+    conv = stack.layers[0]
+    conv.weight = conv.create_parameter([7, 4, 1, 1], dtype="float64")
+
+
+def other_norm(stack):
+    stack.units[0].norm = stack.layers[1] = nn.BatchNorm2D(4).to(dtype="float64")
+
+
+def other_gate(stack):
+    stack.layers[2].fc2 = stack.units[1].expand = nn.Conv2D(2, 6, 1).to(dtype="float64")
+
+
+@pytest.mark.parametrize("change", [cut_weight, long_weight, other_norm, other_gate])
+def test_parameters_of_another_size_are_refused(change):
+    """Tools that cut channels out change a weight, and not what its layer says of itself."""
+    stack = Stack().conv(4, 6).squeeze(6, 3).train(False)
+    change(stack)
+
+    def check():
+        for way in (stack.stock, stack.chain):
+            with paddle.no_grad(), pytest.raises(ValueError):
+                way(maps(2, 4, 5, 5))
 
     forked(check)

@@ -12,6 +12,7 @@
 #include <functional>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include <unistd.h>
@@ -39,7 +40,11 @@ class Team {
     }
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      for (; members_ < threads - 1; members_++) std::thread(&Team::wait_for_work, this, members_).detach();
+      try {
+        for (; members_ < threads - 1; members_++) std::thread(&Team::wait_for_work, this, members_).detach();
+      } catch (const std::system_error&) {
+        // The system gives no more threads: those that there are do the work.
+      }
       work_ = &f, count_ = count, wanted_ = threads - 1, failed_ = false;
       next_.store(0);
       round_.fetch_add(1);
