@@ -94,7 +94,7 @@ def find_library(announce: Callable[[str], None]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "lock"):
             if not library.is_file():  # another process may have made it in the meantime
-                announce("compiling the CPU kernels, once (about half a minute) ...")
+                announce("compiling the CPU kernels, once (about ten seconds) ...")
                 compile_library(wanted, library)
     except OSError as error:
         raise BuildError(f"cannot write to {folder}: {error.strerror}") from None
@@ -138,6 +138,8 @@ OPTIONS = (
     "-std=c++17",
     "-O3",
     "-fPIC",
+    "-pthread",
+    "-fvisibility=hidden",
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",

@@ -214,13 +214,14 @@ class Chain:
         """Applies the units; then adds the first ``carried`` channels of ``shortcut`` (or all)."""
         parameters = [tensor for unit in self.units for _, tensor in unit.parameters()]
         inputs = [x] if shortcut is None or shortcut is x else [x, shortcut]
-        self._check(x, parameters)
-        if shortcut is not None and not self._fits(x, shortcut):
+        structs, output = described = self.described(x.shape)
+        self._check(x, parameters, structs)
+        if shortcut is not None and not self._fits(x, shortcut, output):
             return ResidualPath.add(self(x), shortcut, carried)
         records = paddle.is_grad_enabled() and not all(
             tensor.stop_gradient for tensor in (*inputs, *parameters)
         )
-        call = _Call(self, x, shortcut, carried, parameters)
+        call = _Call(self.units, described, x, shortcut, carried, parameters)
         if records:
             return _ChainFunction.apply(call, *inputs, *parameters)
         batch_statistics = any(unit.norm_kind() == BATCH_NORM for unit in self.units)
@@ -235,16 +236,15 @@ class Chain:
     def __getstate__(self) -> dict[str, Any]:
         return {"units": self.units, "_described": {}}  # a copy describes its own
 
-    def _check(self, x: paddle.Tensor, parameters: list[paddle.Tensor]) -> None:
+    def _check(self, x: paddle.Tensor, parameters: list[paddle.Tensor], structs: Any) -> None:
         """Raises ValueError for what would have the kernels read beside the memory of x."""
-        structs, (_, height, width, _) = self.described(x.shape)
         channels = x.shape[1]
         for struct in structs:
             if struct.channels_in != channels:
                 expected = f"expected a map of {struct.channels_in} channels"
                 raise ValueError(f"{expected}, received {channels} (input {list(x.shape)})")
             channels = struct.channels_out
-        if min(*x.shape, height, width, *(min(s.out_h, s.out_w) for s in structs)) < 1:
+        if min(*x.shape, *(min(s.out_h, s.out_w) for s in structs)) < 1:
             raise ValueError(f"a map of {list(x.shape)} is too small: nothing is left of it")
         for unit, struct in zip(self.units, structs, strict=True):
             for name, tensor, shape in unit.expected_shapes(struct):
@@ -254,8 +254,8 @@ class Chain:
         if any(tensor.dtype != x.dtype for tensor in parameters):
             raise ValueError(f"expected the type of the weights, received a map of {x.dtype}")
 
-    def _fits(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> bool:
-        batch, height, width, channels = self.described(x.shape)[1]
+    def _fits(self, x: paddle.Tensor, shortcut: paddle.Tensor, output: list[int]) -> bool:
+        batch, height, width, channels = output
         same_kind = shortcut.dtype == x.dtype and shortcut.place == x.place
         return same_kind and list(shortcut.shape) == [batch, channels, height, width]
 
@@ -279,14 +279,15 @@ class _Call:
 
     def __init__(
         self,
-        chain: Chain,
+        units: list[Unit],
+        described: tuple[Any, list[int]],
         x: paddle.Tensor,
         shortcut: paddle.Tensor | None,
         carried: int | None,
         parameters: list[paddle.Tensor],
     ):
-        self.units = chain.units
-        self.structs, self.output = chain.described(x.shape)
+        self.units = units
+        self.structs, self.output = described
         self.kernels: Kernels = kernels(DTYPES[x.dtype])
         self.dtype = x.dtype
         self.parameters = parameters
