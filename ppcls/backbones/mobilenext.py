@@ -15,7 +15,7 @@ from paddle import nn
 from pydantic import Field
 
 from ppcls.backbones.base import Backbone, FeatureInfo
-from ppcls.backbones.layers import ResidualPath, make_divisible
+from ppcls.backbones.layers import ResidualPath, he_initialise, make_divisible
 from ppcls.registry import BACKBONES
 
 # Table 3 of the paper. t: reduction of the bottleneck, c: width, n: blocks, s: stride of the first
@@ -124,6 +124,7 @@ class MobileNeXt(Backbone):
         dropout: probability of dropping an entry of the vector that enters the classifier.
         identity_tensor_multiplier: the share of the channels that each shortcut carries; a
             smaller share saves memory traffic at little cost (Section 3.3, Table 7).
+        in_channels: of the images.
     """
 
     def __init__(
@@ -133,13 +134,14 @@ class MobileNeXt(Backbone):
         divisor: Annotated[int, Field(ge=1)] = 8,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         identity_tensor_multiplier: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        in_channels: Annotated[int, Field(ge=1)] = 3,
     ):
         super().__init__()
         self.class_num = class_num
         stem_width = make_divisible(STEM_WIDTH * width, divisor)
         blocks: list[nn.Layer] = [
             nn.Sequential(
-                nn.Conv2D(3, stem_width, 3, stride=2, padding=1, bias_attr=False),
+                nn.Conv2D(in_channels, stem_width, 3, stride=2, padding=1, bias_attr=False),
                 nn.BatchNorm2D(stem_width),
                 nn.ReLU6(),
             )
@@ -177,7 +179,8 @@ class MobileNeXt(Backbone):
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.num_features = channels
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, class_num))
-        self._initialise()
+        he_initialise(self)
+        _initialise_linear(self.classifier[1])
 
     @property
     def blocks(self) -> nn.Sequential:
@@ -211,14 +214,6 @@ class MobileNeXt(Backbone):
     def no_weight_decay(self) -> set[str]:
         """Norm parameters and biases, which the published recipe does not decay."""
         return {name for name, p in self.named_parameters() if p.ndim == 1}
-
-    def _initialise(self) -> None:
-        """He initialisation by fan-out (of all channels, also for depthwise), as the authors do."""
-        for layer in self.sublayers():
-            if isinstance(layer, nn.Conv2D):
-                fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
-                nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out))(layer.weight)
-        _initialise_linear(self.classifier[1])
 
 
 def _initialise_linear(linear: nn.Linear) -> None:

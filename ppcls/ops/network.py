@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.vision.models import mobilenetv2, mobilenetv3
 
-from ppcls.backbones.layers import ResidualPath
+from ppcls.backbones.layers import HardSigmoid, ResidualPath, SqueezeExcitation
 from ppcls.ops.chain import DTYPES, Chain, ConvUnit, SqueezeUnit, Unit
 from ppcls.ops.library import HARDSWISH, IDENTITY, RELU, RELU6, SILU, load
 from ppcls.ops.pool import global_average_pool
@@ -33,6 +33,11 @@ ACTIVATIONS = {
 BLOCKS = {
     mobilenetv2.InvertedResidual: ("conv",),
     mobilenetv3.InvertedResidual: ("expand_conv", "bottleneck_conv", "mid_se", "linear_conv"),
+}
+# The parts of a squeeze-excitation, in the order that they are called in.
+SQUEEZES = {
+    SqueezeExcitation: ("pool", "reduce", "act", "expand", "gate"),
+    mobilenetv3.SqueezeExcitation: ("avgpool", "fc1", "activation", "fc2", "scale_activation"),
 }
 # Below this share of a network's convolutions, changing the layout back and forth costs more
 # than the kernels gain.
@@ -127,6 +132,8 @@ class _Sequence(_Way):
         *pieces, last = self.pieces
         for piece in pieces:
             x = piece(x)
+        if shortcut is not None and isinstance(self.layer, ResidualPath) and self.layer.drops():
+            return self.layer.join(last(x), shortcut, carried)
         if isinstance(last, Chain):
             return last(x, shortcut, carried)
         return last(x) if shortcut is None else ResidualPath.add(last(x), shortcut, carried)
@@ -277,20 +284,22 @@ def _is_known_norm(layer: nn.Layer) -> bool:
 
 
 def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:
-    """A squeeze-excitation of ``paddle.vision``."""
-    if type(layer) is not mobilenetv3.SqueezeExcitation or _has_own_way(layer):
+    """A squeeze-excitation of this package or of ``paddle.vision``."""
+    if type(layer) not in SQUEEZES or _has_own_way(layer):
         return None
-    reduce, act, expand, gate = layer.fc1, layer.activation, layer.fc2, layer.scale_activation
+    pool, reduce, act, expand, gate = (getattr(layer, name) for name in SQUEEZES[type(layer)])
     pointwise = all(
         _is_known_convolution(conv) and list(conv._kernel_size) == [1, 1] and conv._groups == 1
         for conv in (reduce, expand)
     )
-    if not pointwise or type(act) not in ACTIVATIONS or not _is_global_pooling(layer.avgpool):
+    if not pointwise or type(act) not in ACTIVATIONS or not _is_global_pooling(pool):
         return None
     if type(gate) is nn.Sigmoid:
         slope = 0.0
     elif type(gate) is nn.Hardsigmoid:
         slope = 0.1666667  # Paddle's, in single precision, which the layer cannot change
+    elif type(gate) is HardSigmoid:
+        slope = gate.slope
     else:
         return None
     return SqueezeUnit(reduce, expand, ACTIVATIONS[type(act)], slope)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import WeightsError
+from ppcls.ops.network import restore
 from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
 from ppcls.weights.read import NAME_TABLE, NUMBERS, read_weights
 from ppcls.weights.source import MODEL_FILE, find_weights
+from ppcls.weights.translate import recognise_naming, translate
 
 MOST_NAMES = 5  # names of each kind that a message lists
 
@@ -24,9 +26,12 @@ class WeightReport:
     Attributes:
         matched: loaded.
         missing: in the network, not in the source.
-        unexpected: in the source, not in the network.
+        unexpected: in the source, not in the network, by the source's names.
         mismatched: name -> (shape in the source, shape in the network).
         new_head: the classifier was left as it is.
+        library: whose names the source uses, if they are not the network's own.
+        adopted: settings that the network took over because that library's weights need them.
+            A network built anew, to load what was saved from this one, needs them as arguments.
     """
 
     matched: list[str] = field(default_factory=list)
@@ -34,9 +39,12 @@ class WeightReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     new_head: bool = False
+    library: str | None = None
+    adopted: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.matched)} matched"]
+        names_of = f" by the names of {self.library}" if self.library else ""
+        parts = [f"{len(self.matched)} matched{names_of}"]
         for kind, names in self._unmatched().items():
             if names:
                 parts.append(f"{len(names)} {kind} ({_some(names)})")
@@ -56,6 +64,9 @@ def load_weights(
 ) -> WeightReport:
     """Loads weights into a network, or leaves it untouched and raises.
 
+    The source may use the network's own names, those of published PaddleClas weights, or those of
+    a PyTorch library whose weights the family knows (``Backbone.namings``).
+
     Args:
         net: a network of this library, or any Paddle layer.
         source: a checkpoint folder, file or prefix, or a map of name -> array or tensor.
@@ -69,14 +80,21 @@ def load_weights(
     label = "the given weights" if isinstance(source, Mapping) else str(source)
     weights = _arrays(source) if isinstance(source, Mapping) else _read(find_weights(source))
     state = net.state_dict()
-    report = _compare(state, weights)
+    naming = recognise_naming(net, weights)
+    translated, unexpected = translate(net, weights, naming)
+    report = _compare(state, translated, unexpected)
+    report.library = naming.library if naming else None
     head = net.classifier_names() if hasattr(net, "classifier_names") else set()
     if ignore_head or (adapt_head and head & report.mismatched.keys()):
         report = _without(report, head)
     if report.missing or report.mismatched:
         raise WeightsError(_misfit(net, label, report, head, len(state)))
     for name in report.matched:
-        state[name].set_value(_as_dtype(weights[name], state[name]))
+        state[name].set_value(_as_dtype(translated[name], state[name]))
+    if naming is not None and naming.settings:
+        report.adopted = net.adopt(**naming.settings)
+    if report.adopted:
+        restore(net)  # CPU kernels have seen the layers as they were; `accelerate` sees them anew
     return report
 
 
@@ -94,8 +112,10 @@ def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _compare(state: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> WeightReport:
-    report = WeightReport(unexpected=[name for name in weights if name not in state])
+def _compare(
+    state: Mapping[str, Any], weights: Mapping[str, np.ndarray], unexpected: list[str]
+) -> WeightReport:
+    report = WeightReport(unexpected=unexpected)
     for name, tensor in state.items():
         if name not in weights:
             report.missing.append(name)
@@ -114,6 +134,7 @@ def _without(report: WeightReport, head: set[str]) -> WeightReport:
         unexpected=report.unexpected,
         mismatched={n: shapes for n, shapes in report.mismatched.items() if n not in head},
         new_head=True,
+        library=report.library,
     )
 
 

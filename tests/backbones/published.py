@@ -1,21 +1,30 @@
-"""Figures of the published networks: see ``tests/reference``."""
+"""Figures of the published networks, and what tests of a family do with them."""
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import paddle
+
+import ppcls
+
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
 
+@cache
 def figures() -> dict[str, Any]:
-    """Network -> names and shapes, trainable parameters, logits."""
-    return json.loads((REFERENCE / "mobilenext.json").read_text())
+    """Network -> names and shapes, trainable parameters, MACs, logits, as PaddleClas has them."""
+    return json.loads(gzip.decompress((REFERENCE / "published.json.gz").read_bytes()))
 
 
+@cache
 def formulas() -> ModuleType:
     """The weights and inputs that the published logits belong to."""
     spec = importlib.util.spec_from_file_location("reference_fill", REFERENCE / "fill.py")
@@ -24,3 +33,17 @@ def formulas() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_logits(net: Any, expected: dict[str, Any]) -> ppcls.WeightReport:
+    """Loads the weights that ``expected`` names, and compares the logits with those it holds."""
+    fill = formulas()
+    report = ppcls.load_weights(net, fill.state_dict(expected["state_dict"]))
+    net.eval()
+    with paddle.no_grad():
+        logits = net(paddle.to_tensor(fill.images(expected["image_size"]))).numpy()
+    known = np.array(expected["logits"])
+    tolerance = 1e-4 * expected["logits_std"]
+    np.testing.assert_allclose(logits[:, : known.shape[1]], known, rtol=0, atol=tolerance)
+    assert abs(logits.std() / expected["logits_std"] - 1) < 1e-3
+    return report

@@ -1,0 +1,44 @@
+"""Weights published by PaddleClas, torchvision and timm: they load, and mean the same here."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import published
+import pytest
+
+import ppcls
+
+PADDLECLAS = published.figures()
+TORCH = {path.stem: path for path in sorted((published.REFERENCE / "torch").glob("*.json"))}
+LARGE = 3_000_000_000  # multiply-adds of an image
+
+
+def heavy(name, macs):
+    return pytest.param(name, marks=[pytest.mark.slow] if macs > LARGE else [])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [heavy(n, f["conv_linear_macs"]) for n, f in PADDLECLAS.items()])
+def test_paddleclas(name):
+    expected = PADDLECLAS[name]
+    net = ppcls.create_model(name)
+    trainable = sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
+    assert trainable == expected["trainable_params"]
+    report = published.check_logits(net, expected)
+    assert report.missing == report.unexpected == []
+    assert report.mismatched == report.adopted == {}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fixture", TORCH)
+def test_pytorch(fixture):
+    expected = json.loads(TORCH[fixture].read_text())
+    net = ppcls.create_model(expected["network"])
+    report = published.check_logits(net, expected)
+    assert report.library == expected["library"]
+    assert report.missing == report.unexpected == []
+    assert set(report.adopted) <= set(
+        ppcls.registry.BACKBONES.entry(expected["network"]).arguments()
+    )
