@@ -83,7 +83,7 @@ def identity_conv_norm(name: str, state: Mapping[str, Any]) -> dict[str, np.ndar
 
 
 class HardSigmoid(nn.Layer):
-    """``clip(slope * x + 0.5, 0, 1)``. MobileNetV3's paper has slope 1/6, its Paddle weights 0.2."""
+    """``clip(slope * x + 0.5, 0, 1)``: 1/6 in MobileNetV3's paper, 0.2 in its Paddle weights."""
 
     def __init__(self, slope: float = 1 / 6):
         super().__init__()
@@ -211,7 +211,7 @@ class DropPath(nn.Layer):
 
 
 def rising(maximum: float, blocks: int) -> list[float]:
-    """Rates of drop path that rise linearly from 0 at the first block to ``maximum`` at the last."""
+    """Rates of drop path: linear from 0 at the first block to ``maximum`` at the last."""
     return [maximum * i / max(blocks - 1, 1) for i in range(blocks)]
 
 

@@ -58,6 +58,8 @@ VARIANTS = {
 }
 ALIASES = {"MobileNetV2_x1_0": "MobileNetV2"}
 
+FIRST_EXPANSION = "stages.0.0.path.expand"  # PaddleClas has it, PyTorch's networks do not
+
 
 class InvertedResidual(nn.Layer):
     """Expand - depthwise - project (linear), Section 3.3 and Table 1.
@@ -165,6 +167,7 @@ class MobileNetV2(StagedBackbone):
             Naming(
                 "torchvision",
                 [
+                    (FIRST_EXPANSION, "absent"),
                     (r"^stem\.", "features.0."),
                     (r"^head\.conv\.", "features.18."),
                     (r"^classifier\.", "classifier.1."),
@@ -184,6 +187,7 @@ class MobileNetV2(StagedBackbone):
             Naming(
                 "timm",
                 [
+                    (FIRST_EXPANSION, "absent"),
                     (r"^stem\.conv", "conv_stem"),
                     (r"^stem\.norm", "bn1"),
                     (r"^head\.conv\.conv", "conv_head"),
@@ -207,11 +211,11 @@ class MobileNetV2(StagedBackbone):
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None
     ) -> dict[str, np.ndarray]:
-        """Fills the first expanding convolution, which PyTorch's networks lack, with the identity."""
-        first = "stages.0.0.path.expand"
-        if naming is None or not naming.torch or f"{first}.conv.weight" not in self.state_dict():
+        """Fills the first expanding convolution, which PyTorch's networks lack: the identity."""
+        absent = naming is not None and naming.rename(FIRST_EXPANSION) == "absent"
+        if not absent or f"{FIRST_EXPANSION}.conv.weight" not in self.state_dict():
             return weights
-        return weights | identity_conv_norm(first, self.state_dict())
+        return weights | identity_conv_norm(FIRST_EXPANSION, self.state_dict())
 
 
 def _published_block(match: re.Match[str]) -> str:
