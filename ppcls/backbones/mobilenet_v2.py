@@ -152,18 +152,8 @@ class MobileNetV2(StagedBackbone):
     def namings(self) -> list[Naming]:
         """PaddleClas, torchvision (blocks numbered through) and timm."""
         return [
-            Naming(
-                "PaddleClas",
-                [
-                    (r"^stem\.", "conv1."),
-                    (r"^head\.conv\.", "conv9."),
-                    (r"^classifier\.", "out."),
-                    (r"^stages\.(\d+)\.(\d+)\.path\.", _published_block),
-                    (r"\.(expand|depthwise|project)\.", _published_layer),
-                    (r"\.conv\.weight$", "._conv.weight"),
-                    (r"\.norm\.", "._batch_norm."),
-                ],
-            ),
+            # PaddleClas's code says `conv2`, the file that it publishes `aconv2`.
+            *(_paddleclas(prefix) for prefix in ("conv", "aconv")),
             Naming(
                 "torchvision",
                 [
@@ -218,13 +208,27 @@ class MobileNetV2(StagedBackbone):
         return weights | identity_conv_norm(FIRST_EXPANSION, self.state_dict())
 
 
-def _published_block(match: re.Match[str]) -> str:
-    stage, block = int(match[1]) + 2, int(match[2])
-    inner = "_first_block" if block == 0 else f"conv{stage}_{block + 1}"
-    return f"conv{stage}.{inner}."
+def _paddleclas(prefix: str) -> Naming:
+    def block(match: re.Match[str]) -> str:
+        stage, number = int(match[1]) + 2, int(match[2])
+        inner = "_first_block" if number == 0 else f"{prefix}{stage}_{number + 1}"
+        return f"{prefix}{stage}.{inner}."
+
+    return Naming(
+        "PaddleClas",
+        [
+            (r"^stem\.", "conv1."),
+            (r"^head\.conv\.", "conv9."),
+            (r"^classifier\.", "out."),
+            (r"^stages\.(\d+)\.(\d+)\.path\.", block),
+            (r"\.(expand|depthwise|project)\.", _paddleclas_layer),
+            (r"\.conv\.weight$", "._conv.weight"),
+            (r"\.norm\.", "._batch_norm."),
+        ],
+    )
 
 
-def _published_layer(match: re.Match[str]) -> str:
+def _paddleclas_layer(match: re.Match[str]) -> str:
     names = {"expand": "_expand_conv", "depthwise": "_bottleneck_conv", "project": "_linear_conv"}
     return f".{names[match[1]]}."
 

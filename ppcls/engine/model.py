@@ -15,6 +15,8 @@ from ppcls.metrics.base import CombinedMetric
 from ppcls.registry import BACKBONES
 from ppcls.weights import find_weights, load_weights
 
+MAY_DIFFER = {"dropout", "attention_dropout", "drop_path_rate", "data_format"}
+
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all networks that match a shell pattern, aliases included, sorted."""
@@ -101,7 +103,8 @@ def load_network(
 def check_arch(state: Mapping[str, Any], config: Config) -> None:
     """Compares the network of a checkpoint, as its ``state.json`` says, with the configuration's.
 
-    Shapes alone do not tell a share of shortcut channels, for instance. Dropout may differ.
+    Shapes alone do not tell a share of shortcut channels, for instance. What acts in training only
+    may differ, and how maps lie in memory.
 
     Raises:
         WeightsError: naming both networks, or the argument that differs.
@@ -113,7 +116,7 @@ def check_arch(state: Mapping[str, Any], config: Config) -> None:
     same_variant = len({(e.builder, tuple(sorted(e.preset.items()))) for e in builders}) == 1
     if not same_variant:
         raise WeightsError(f"the checkpoint is of {before['name']}, the network is {now['name']}")
-    for name in before.keys() & now.keys() - {"name", "class_num", "dropout"}:
+    for name in before.keys() & now.keys() - {"name", "class_num", *MAY_DIFFER}:
         if before[name] != now[name]:
             message = f"{name} is {before[name]} in the checkpoint, and {now[name]} in Arch"
             raise WeightsError(f"{now['name']}: {message}")

@@ -30,7 +30,7 @@ class Momentum(Optimizer):
         regularizer: weight decay.
         weight_decay: coefficient of an L2 regularizer: a short way to write one.
         no_weight_decay_name: parts of names, separated by spaces; a parameter whose name holds one
-            of them does not decay.
+            of them does not decay. The name that PaddleClas publishes it under counts as well.
         one_dim_param_no_weight_decay: parameters with one dimension (biases, scales of
             normalisation layers) do not decay.
         multi_precision: keep 32-bit master copies of 16-bit weights.
@@ -126,13 +126,17 @@ def _without_decay(
 ) -> set[str]:
     """Names of the parameters that do not decay, for whichever of the three reasons."""
     named_by_network: set[str] = getattr(network, "no_weight_decay", set)()
+    published = [n for n in getattr(network, "namings", list)() if n.library == "PaddleClas"]
     parts = (fragments or "").split()
+
+    def is_named(name: str) -> bool:
+        names = [name, *(naming.rename(name) for naming in published)]
+        return any(part in name for part in parts for name in names)
+
     return {
         name
         for name, parameter in parameters.items()
-        if name in named_by_network
-        or any(part in name for part in parts)
-        or (one_dim and len(parameter.shape) == 1)
+        if name in named_by_network or is_named(name) or (one_dim and len(parameter.shape) == 1)
     }
 
 

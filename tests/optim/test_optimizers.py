@@ -6,6 +6,7 @@ import pytest
 from paddle import nn
 from small_network import NAMES, RUN, Small, build, constant, train, values
 
+import ppcls
 from ppcls.errors import ArgumentError, TrainingError
 from ppcls.optim.optimizers import Momentum
 from ppcls.optim.regularizers import L1, L2
@@ -123,6 +124,13 @@ class TestWeightDecay:
     def test_a_network_that_names_nothing(self):
         optimizer = Momentum(constant(), weight_decay=0.1, network=nn.Linear(2, 2))
         assert optimizer.decayed_names() == ["weight", "bias"]
+
+    def test_the_names_that_paddleclas_publishes_count(self):
+        network = ppcls.create_model("MobileNetV2_x0_25")
+        fragments = {"no_weight_decay_name": "_batch_norm out.bias"}
+        optimizer = Momentum(constant(), weight_decay=0.1, **fragments, network=network)
+        matrices = [name for name, p in network.named_parameters() if p.ndim > 1]
+        assert optimizer.decayed_names() == matrices
 
     def test_of_an_earlier_optimizer_does_not_stay_on_the_parameters(self):
         network = Small()
