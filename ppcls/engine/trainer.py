@@ -23,6 +23,7 @@ from ppcls.errors import EnvironmentProblem, TrainingError, WeightsError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
 from ppcls.weights import find_weights, load_weights
+from ppcls.weights.translate import translate_slots
 
 if TYPE_CHECKING:
     import paddle
@@ -261,8 +262,10 @@ class Trainer:
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         check_arch(checkpoint.state, self.config)
-        load_weights(self.net, checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        report = load_weights(self.net, checkpoint.weights)
+        self.optimizer.load_state_dict(
+            translate_slots(self.net, checkpoint.optimizer, report.naming)
+        )
         state = checkpoint.state
         steps = state["epoch"] * len(self.reader)  # for checkpoints that do not say
         known = {name: state[name] for name in asdict(self.state) if name in state}

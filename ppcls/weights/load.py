@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.backbones.naming import Naming
 from ppcls.errors import WeightsError
 from ppcls.ops.network import restore
 from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
@@ -29,7 +30,7 @@ class WeightReport:
         unexpected: in the source, not in the network, by the source's names.
         mismatched: name -> (shape in the source, shape in the network).
         new_head: the classifier was left as it is.
-        library: whose names the source uses, if they are not the network's own.
+        naming: whose names the source uses, if they are not the network's own.
         adopted: settings that the network took over because that library's weights need them.
             A network built anew, to load what was saved from this one, needs them as arguments.
     """
@@ -39,8 +40,13 @@ class WeightReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     new_head: bool = False
-    library: str | None = None
+    naming: Naming | None = None
     adopted: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def library(self) -> str | None:
+        """Who published the names that the source uses; None for the network's own names."""
+        return self.naming.library if self.naming else None
 
     def __str__(self) -> str:
         names_of = f" by the names of {self.library}" if self.library else ""
@@ -83,7 +89,7 @@ def load_weights(
     naming = recognise_naming(net, weights)
     translated, unexpected = translate(net, weights, naming)
     report = _compare(state, translated, unexpected)
-    report.library = naming.library if naming else None
+    report.naming = naming
     head = net.classifier_names() if hasattr(net, "classifier_names") else set()
     if ignore_head or (adapt_head and head & report.mismatched.keys()):
         report = _without(report, head)
@@ -134,7 +140,7 @@ def _without(report: WeightReport, head: set[str]) -> WeightReport:
         unexpected=report.unexpected,
         mismatched={n: shapes for n, shapes in report.mismatched.items() if n not in head},
         new_head=True,
-        library=report.library,
+        naming=report.naming,
     )
 
 

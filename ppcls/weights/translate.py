@@ -44,6 +44,22 @@ def translate(
     return found, [name for name in weights if name in rest and not re.search(ignored, name)]
 
 
+def translate_slots(
+    net: Any, arrays: Mapping[str, np.ndarray], naming: Naming | None
+) -> dict[str, np.ndarray]:
+    """An optimizer's arrays, keyed ``<name of a parameter>/<slot>``, by the network's names."""
+    slots: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        name, _, slot = key.rpartition("/")
+        slots.setdefault(slot, {})[name] = array
+    found = {}
+    for slot, values in slots.items():
+        translated, rest = translate(net, values, naming)
+        found |= {f"{name}/{slot}": array for name, array in translated.items()}
+        found |= {f"{name}/{slot}": values[name] for name in rest}
+    return found
+
+
 def _fitting(net: Any, weights: Mapping[str, np.ndarray], naming: Naming | None) -> int:
     state = net.state_dict()
     found, _ = translate(net, weights, naming)

@@ -13,6 +13,7 @@ from ppcls.engine.checkpoint import open_checkpoint
 from ppcls.errors import WeightsError
 from ppcls.optim.optimizers import Momentum
 from ppcls.optim.schedules import Constant
+from ppcls.weights.translate import translate_slots
 
 
 @pytest.fixture
@@ -59,8 +60,30 @@ def test_table_of_names_is_needed(saved: tuple[Path, paddle.nn.Layer, Momentum])
         open_checkpoint(str(prefix))
 
 
-def _network() -> tuple[paddle.nn.Layer, Momentum]:
-    net = ppcls.create_model("MobileNeXt_x0_1", class_num=3, dropout=0.0)
+def test_names_of_the_published_network_are_translated(tmp_path: Path) -> None:
+    """A network whose parameters are called otherwise here, saved by PaddleClas's names."""
+    net, optimizer = _network("MobileNetV2_x0_25")
+    _step(net, optimizer)
+    naming = next(n for n in net.namings() if n.library == "PaddleClas")
+    theirs = {naming.rename(name): tensor for name, tensor in net.state_dict().items()}
+    paddle.save(theirs, f"{tmp_path}/epoch_3.pdparams")
+    paddle.save([optimizer.inner.state_dict()], f"{tmp_path}/epoch_3.pdopt")
+    paddle.save({"metric": 0.5, "epoch": 3}, f"{tmp_path}/epoch_3.pdstates")
+    checkpoint = open_checkpoint(f"{tmp_path}/epoch_3")
+    other, other_optimizer = _network("MobileNetV2_x0_25")
+    report = ppcls.load_weights(other, checkpoint.weights)
+    assert report.library == "PaddleClas"
+    with pytest.raises(WeightsError):
+        other_optimizer.load_state_dict(checkpoint.optimizer)
+    other_optimizer.load_state_dict(translate_slots(other, checkpoint.optimizer, report.naming))
+    for network, its_optimizer in ((net, optimizer), (other, other_optimizer)):
+        _step(network, its_optimizer)
+    for name, tensor in net.state_dict().items():
+        assert np.array_equal(tensor.numpy(), other.state_dict()[name].numpy()), name
+
+
+def _network(name: str = "MobileNeXt_x0_1") -> tuple[paddle.nn.Layer, Momentum]:
+    net = ppcls.create_model(name, class_num=3, dropout=0.0)
     schedule = Constant(0.1, epochs=1, steps_per_epoch=1)
     return net, Momentum(schedule, use_nesterov=True, weight_decay=1e-3, network=net)
 
