@@ -74,6 +74,13 @@ CASES = (
     Case("MobileNeXt_x1_0", 32, 224, "ppcls:MobileNeXt_x1_0", "mobilenext:1.0", is_target=True),
     Case("MobileNetV2", 32, 224, "paddle:mobilenet_v2", "torchvision:mobilenet_v2", is_target=True),
     Case("MobileNetV3", 32, 224, "paddle:mobilenet_v3_large", "torchvision:mobilenet_v3_large"),
+    Case(
+        "MobileNetV3_large_x1_0_paper",  # the published one has other widths than torchvision's
+        32,
+        224,
+        "ppcls:MobileNetV3_large_x1_0_paper",
+        "torchvision:mobilenet_v3_large",
+    ),
     Case("MobileNetV1", 32, 224, "paddle:mobilenet_v1", "timm:mobilenetv1_100"),
     Case("ShuffleNetV2", 32, 224, "paddle:shufflenet_v2_x1_0", "torchvision:shufflenet_v2_x1_0"),
     Case("MobileNeXt_x0_35", 64, 32, "ppcls:MobileNeXt_x0_35", "mobilenext:0.35"),

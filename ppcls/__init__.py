@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ppcls.config import Config, ConfigError, load_config
     from ppcls.engine.evaluator import Evaluator
     from ppcls.engine.exporter import export_model
+    from ppcls.engine.macs import count_macs
     from ppcls.engine.model import create_model, list_models
     from ppcls.engine.predictor import Predictor
     from ppcls.engine.trainer import Trainer
@@ -38,6 +39,7 @@ __all__ = [
     "Predictor",
     "Trainer",
     "WeightReport",
+    "count_macs",
     "create_model",
     "export_model",
     "list_models",
@@ -53,6 +55,7 @@ _HOMES = {
     "Evaluator": "ppcls.engine.evaluator",
     "Predictor": "ppcls.engine.predictor",
     "Trainer": "ppcls.engine.trainer",
+    "count_macs": "ppcls.engine.macs",
     "create_model": "ppcls.engine.model",
     "list_models": "ppcls.engine.model",
     "export_model": "ppcls.engine.exporter",

@@ -13,6 +13,7 @@ from paddle import nn
 
 Padding = int | Literal["SAME"]
 DataFormat = Literal["NCHW", "NHWC"]
+DropoutMode = Literal["upscale_in_train", "downscale_in_infer"]
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
@@ -80,6 +81,11 @@ def identity_conv_norm(name: str, state: Mapping[str, Any]) -> dict[str, np.ndar
     ones, zeros = np.ones(len(kernel), np.float32), np.zeros(len(kernel), np.float32)
     norm = {"weight": ones, "bias": zeros, "_mean": zeros, "_variance": ones - 1e-5}
     return {f"{name}.conv.weight": kernel, **{f"{name}.norm.{k}": v for k, v in norm.items()}}
+
+
+def channel_axis(data_format: str) -> int:
+    """The axis of a map's channels: 1 of [N, C, H, W], 3 of [N, H, W, C]."""
+    return 1 if data_format == "NCHW" else 3
 
 
 class HardSigmoid(nn.Layer):
@@ -172,17 +178,33 @@ class PoolToVector(nn.Sequential):
         super().__init__(("pool", nn.AdaptiveAvgPool2D(1)), ("flatten", nn.Flatten()))
 
 
-def he_initialise(net: nn.Layer) -> None:
+def he_initialise(net: nn.Layer, per_group: bool = False) -> None:
     """Normal weights of all convolutions, by fan-out (of all channels, also for depthwise).
 
     As the authors of the MobileNets and of ResNet do (He et al., ICCV 2015). Biases become zero.
+
+    Args:
+        net: its convolutions, however deep.
+        per_group: count the channels of a group only, as the authors of EfficientNet do.
     """
     for layer in net.sublayers(include_self=True):
         if isinstance(layer, nn.Conv2D):
-            fan_out = layer.weight.shape[0] * math.prod(layer.weight.shape[2:])
+            channels = layer.weight.shape[0] // (layer._groups if per_group else 1)
+            fan_out = channels * math.prod(layer.weight.shape[2:])
             nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out))(layer.weight)
             if layer.bias is not None:
                 nn.initializer.Constant(0.0)(layer.bias)
+
+
+def norm_parameters(net: nn.Layer) -> set[str]:
+    """State-dict names of the factors and offsets of all batch normalisations."""
+    return {
+        f"{name}.{parameter}"
+        for name, layer in net.named_sublayers()
+        if isinstance(layer, nn.BatchNorm2D)
+        for parameter, _ in layer.named_parameters(include_sublayers=False)
+        if not parameter.startswith("_")  # running statistics
+    }
 
 
 # Stochastic depth --------------------------------------------------------------------------------
@@ -287,6 +309,7 @@ def change_settings(
     momentum: float | None = None,
     gate_slope: float | None = None,
     padding: Literal["symmetric", "SAME"] | None = None,
+    dropout_mode: DropoutMode | None = None,
     data_format: DataFormat | None = None,
 ) -> None:
     """Changes what all layers of a network have in common.
@@ -299,6 +322,8 @@ def change_settings(
         gate_slope: of all ``HardSigmoid`` gates.
         padding: of all convolutions: ``symmetric`` is ``kernel // 2`` on each side, ``SAME``
             is TensorFlow's.
+        dropout_mode: of all dropouts. ``downscale_in_infer``, which some published Paddle weights
+            were trained with, leaves what survives as it is and scales in evaluation instead.
         data_format: of all layers; maps are [N, H, W, C] between them with ``NHWC``.
     """
     for layer in net.sublayers(include_self=True):
@@ -308,14 +333,17 @@ def change_settings(
         if gate_slope is not None and isinstance(layer, HardSigmoid):
             layer.slope = gate_slope
         if padding is not None and isinstance(layer, nn.Conv2D):
-            _set_padding(layer, padding)
+            set_padding(layer, padding)
+        if dropout_mode is not None and isinstance(layer, nn.Dropout):
+            layer.mode = dropout_mode
         if data_format is not None:
             _set_data_format(layer, data_format)
 
 
-def _set_padding(conv: nn.Conv2D, padding: str) -> None:
+def set_padding(conv: nn.Conv2D, padding: str | tuple[int, int]) -> None:
+    """Changes the zeros around a map: ``symmetric``, ``SAME``, or (before, behind) in both axes."""
     same = padding == "SAME"
-    pad = [size // 2 for size in conv._kernel_size]
+    pad = [size // 2 for size in conv._kernel_size] if isinstance(padding, str) else [*padding] * 2
     conv._padding = "SAME" if same else pad
     conv._padding_algorithm = "SAME" if same else "EXPLICIT"
     conv._updated_padding = [0, 0] if same else pad

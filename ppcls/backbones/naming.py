@@ -13,6 +13,27 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 # PyTorch's names of what Paddle calls `_mean` and `_variance`.
 TORCH_RULES: list[Rule] = [(r"\._mean$", ".running_mean"), (r"\._variance$", ".running_var")]
 
+# timm's names in networks of inverted residuals, whose first stage has no expanding convolution;
+# for ours in stages of blocks with a ``path`` of expand, depthwise, squeeze and project.
+TIMM_INVERTED_RESIDUALS: list[Rule] = [
+    (r"^stem\.conv", "conv_stem"),
+    (r"^stem\.norm", "bn1"),
+    (r"^head\.conv\.conv", "conv_head"),
+    (r"^head\.conv\.norm", "bn2"),
+    (r"^stages\.(\d+)\.(\d+)\.path\.", r"blocks.\1.\2."),
+    (r"\.squeeze\.(reduce|expand)\.", r".se.conv_\1."),
+    (r"^(blocks\.0\.\d+)\.depthwise\.conv", r"\1.conv_dw"),
+    (r"^(blocks\.0\.\d+)\.depthwise\.norm", r"\1.bn1"),
+    (r"^(blocks\.0\.\d+)\.project\.conv", r"\1.conv_pw"),
+    (r"^(blocks\.0\.\d+)\.project\.norm", r"\1.bn2"),
+    (r"\.expand\.conv", ".conv_pw"),
+    (r"\.expand\.norm", ".bn1"),
+    (r"\.depthwise\.conv", ".conv_dw"),
+    (r"\.depthwise\.norm", ".bn2"),
+    (r"\.project\.conv", ".conv_pwl"),
+    (r"\.project\.norm", ".bn3"),
+]
+
 
 @dataclass(frozen=True)
 class Naming:

@@ -177,12 +177,16 @@ class Linear(Schedule):
 
 @SCHEDULES.register()
 class Step(Schedule):
-    """The rate is multiplied by ``gamma`` every ``step_size`` epochs."""
+    """The rate is multiplied by ``gamma`` every ``step_size`` epochs.
+
+    Args:
+        step_size: may be fractional, such as the 2.4 of EfficientNet, unless ``by_epoch``.
+    """
 
     def __init__(
         self,
         learning_rate: Rate,
-        step_size: Epoch,
+        step_size: Annotated[float, Field(gt=0, allow_inf_nan=False)],
         gamma: Gamma = 0.1,
         warmup_epoch: Epochs = 0,
         warmup_start_lr: RateOrZero = 0.0,
@@ -194,7 +198,10 @@ class Step(Schedule):
         super().__init__(
             learning_rate, warmup_epoch, warmup_start_lr, by_epoch, epochs, steps_per_epoch
         )
-        [self._step_size] = self._units([step_size])
+        if by_epoch and step_size != int(step_size):
+            expected = "expected whole epochs because by_epoch is on"
+            raise ArgumentError("step_size", f"{expected}, received {step_size:g}")
+        self._step_size = max(1, round(step_size * self._units_per_epoch))
         self._gamma = gamma
 
     def after_warmup(self, unit: int) -> float:

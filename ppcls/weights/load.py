@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ppcls.backbones.naming import Naming
 from ppcls.errors import WeightsError
 from ppcls.ops.network import restore
 from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
-from ppcls.weights.read import NAME_TABLE, NUMBERS, read_weights
+from ppcls.weights.read import NAME_TABLE, NUMBERS, open_weights
 from ppcls.weights.source import MODEL_FILE, find_weights
 from ppcls.weights.translate import recognise_naming, translate
 
@@ -31,6 +31,7 @@ class WeightReport:
         mismatched: name -> (shape in the source, shape in the network).
         new_head: the classifier was left as it is.
         naming: whose names the source uses, if they are not the network's own.
+        taken: which part of a training script's checkpoint was loaded, in words.
         adopted: settings that the network took over because that library's weights need them.
             A network built anew, to load what was saved from this one, needs them as arguments.
     """
@@ -41,6 +42,7 @@ class WeightReport:
     mismatched: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     new_head: bool = False
     naming: Naming | None = None
+    taken: str = ""
     adopted: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,7 +52,8 @@ class WeightReport:
 
     def __str__(self) -> str:
         names_of = f" by the names of {self.library}" if self.library else ""
-        parts = [f"{len(self.matched)} matched{names_of}"]
+        taken = f" ({self.taken})" if self.taken else ""
+        parts = [f"{len(self.matched)} matched{names_of}{taken}"]
         for kind, names in self._unmatched().items():
             if names:
                 parts.append(f"{len(names)} {kind} ({_some(names)})")
@@ -84,12 +87,15 @@ def load_weights(
             number of classes.
     """
     label = "the given weights" if isinstance(source, Mapping) else str(source)
-    weights = _arrays(source) if isinstance(source, Mapping) else _read(find_weights(source))
+    if isinstance(source, Mapping):
+        weights, taken = _arrays(source), ""
+    else:
+        weights, taken = _read(find_weights(source))
     state = net.state_dict()
     naming = recognise_naming(net, weights)
     translated, unexpected = translate(net, weights, naming)
     report = _compare(state, translated, unexpected)
-    report.naming = naming
+    report.naming, report.taken = naming, taken
     head = net.classifier_names() if hasattr(net, "classifier_names") else set()
     if ignore_head or (adapt_head and head & report.mismatched.keys()):
         report = _without(report, head)
@@ -104,10 +110,10 @@ def load_weights(
     return report
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     if path.name == MODEL_FILE and (path.parent / MANIFEST_FILE).is_file():
         verify_files(path.parent, read_manifest(path.parent), required=[MODEL_FILE])
-    return read_weights(path)
+    return open_weights(path)
 
 
 def _arrays(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -134,13 +140,12 @@ def _compare(
 
 def _without(report: WeightReport, head: set[str]) -> WeightReport:
     """The report as if neither side had a classifier."""
-    return WeightReport(
+    return replace(
+        report,
         matched=[name for name in report.matched if name not in head],
         missing=[name for name in report.missing if name not in head],
-        unexpected=report.unexpected,
         mismatched={n: shapes for n, shapes in report.mismatched.items() if n not in head},
         new_head=True,
-        naming=report.naming,
     )
 
 

@@ -1,69 +1,44 @@
-"""Weights files -> name -> array, without ever executing what a file says.
-
-A ``.pdparams`` is a pickle, and a pickle is a program. It is read by an unpickler that knows
-arrays and plain containers and refuses everything else; there is no fall-back.
-"""
+"""Weights files -> name -> array, without ever executing what a file says."""
 
 from __future__ import annotations
 
-import collections
-import pickle
-from collections.abc import Callable, Mapping
+import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppcls.errors import WeightsError
+from ppcls.weights import torch_file
+from ppcls.weights.unpickle import Damaged, Refused, explain, load_pickle
 
 NUMBERS = "fiub"  # numpy's kinds: floats, integers, booleans
-SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".safetensors")
+SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".safetensors", *torch_file.SUFFIXES)
 # Paddle's own entry in each file: structured name -> the parameter's name in the saving process
 NAME_TABLE = "StructuredToParameterName@@"
 
-# Looked up from live objects, because numpy 1 and 2 keep these functions in different modules.
-_reconstruct: Any = np.empty(0).__reduce__()[0]
-_scalar: Any = np.float32(0).__reduce__()[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """``_codecs.encode`` as old pickles use it for bytes; any other codec is refused."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"codec '{encoding}'")
-    return text.encode("latin1")
-
-
-ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "tuple"): tuple,  # Paddle writes a tensor as (name, array)
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _encode,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays and plain containers only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks to run '{module}.{name}'") from None
-
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a ``.pdparams`` or ``.safetensors`` file.
+    """Reads a ``.pdparams``, ``.safetensors`` or PyTorch file (``.pth``, ``.pt``, ``.bin``).
+
+    bfloat16, which numpy lacks, becomes float32 (but stays uint16, its bits, in ``.pdparams``).
 
     Raises:
         WeightsError: the file is missing, damaged, of another kind, or holds anything but arrays.
     """
+    return open_weights(path)[0]
+
+
+def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
+    """As ``read_weights``, and which part of a training script's checkpoint that is, in words."""
     path = Path(path)
-    weights = read_arrays(path)
+    _check_file(path)
+    if path.suffix in torch_file.SUFFIXES:
+        weights, taken = torch_file.read_torch(path, _head(path))
+    else:
+        weights, taken = read_arrays(path), ""
     weights.pop(NAME_TABLE, None)
     for name, value in weights.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMBERS:
@@ -71,7 +46,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{path}: expected arrays of numbers, but '{name}' is a {kind}")
     if not weights:
         raise WeightsError(f"{path}: holds no weights")
-    return weights
+    return weights, taken
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -84,18 +59,26 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 def read_container(path: Path) -> Any:
-    """What a file holds, read safely; raises WeightsError."""
+    """What a file of Paddle's or a ``.safetensors`` holds, read safely; raises WeightsError."""
+    _check_file(path)
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    return read(path, _head(path))
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     if path.suffix not in SUFFIXES:
         expected = ", ".join(SUFFIXES)
         raise WeightsError(f"{path}: expected a file ending in {expected}")
+
+
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
         raise WeightsError(f"{path}: is empty (0 bytes)")
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
-    return read(path, head)
+    return head
 
 
 def _is_named(value: Any) -> bool:
@@ -107,20 +90,34 @@ def _read_pickle(path: Path, head: bytes) -> Any:
         raise WeightsError(f"{path}: is not a {path.suffix} file: it starts with {head[:12]!r}")
     try:
         with path.open("rb") as file:
-            return _ArrayUnpickler(file).load()
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: refused, nothing was executed: {error}") from None
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise WeightsError(f"{path}: is damaged or truncated ({reason})") from None
+            return load_pickle(file)
+    except (Refused, Damaged) as error:
+        raise explain(path, error) from None
 
 
 def _read_safetensors(path: Path, head: bytes) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            small = [name for name in names if file.get_slice(name).get_dtype() == "BF16"]
+            arrays = {n: None if n in small else file.get_tensor(n) for n in names}
+        return {**arrays, **_read_bfloat16(path, small)} if small else arrays
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         message = f"is not a safetensors file, or is damaged: {error}; it starts with {head[:12]!r}"
         raise WeightsError(f"{path}: {message}") from None
+
+
+def _read_bfloat16(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Tensors that safetensors cannot give to numpy; the library has checked the header."""
+    arrays = {}
+    with path.open("rb") as file:
+        [length] = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        for name in names:
+            start, end = header[name]["data_offsets"]
+            file.seek(8 + length + start)
+            bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint32) << 16
+            arrays[name] = bits.view(np.float32).reshape(header[name]["shape"])
+    return arrays

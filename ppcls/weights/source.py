@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppcls.errors import WeightsError
+from ppcls.weights.torch_file import SUFFIXES as TORCH_SUFFIXES
 
 MODEL_FILE = "model.pdparams"
-FILE_SUFFIXES = (".pdparams", ".safetensors")
+FILE_SUFFIXES = (".pdparams", ".safetensors", *TORCH_SUFFIXES)
 
 
 def find_weights(source: str | Path) -> Path:
@@ -36,7 +37,7 @@ def _existing(text: str) -> Path:
     if path.suffix in FILE_SUFFIXES:
         candidates = [path]
     elif path.is_file():
-        expected = " or ".join(FILE_SUFFIXES)
+        expected = ", ".join(FILE_SUFFIXES)
         raise WeightsError(f"{path}: expected a checkpoint folder or a file ending in {expected}")
     for candidate in candidates:
         if candidate.is_file():

@@ -52,7 +52,7 @@ def translate_slots(
     for key, array in arrays.items():
         name, _, slot = key.rpartition("/")
         slots.setdefault(slot, {})[name] = array
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for slot, values in slots.items():
         translated, rest = translate(net, values, naming)
         found |= {f"{name}/{slot}": array for name, array in translated.items()}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppcls.errors import ArgumentError
-from ppcls.optim.schedules import Constant, Cosine, Linear, MultiStep, Piecewise
+from ppcls.optim.schedules import Constant, Cosine, Linear, MultiStep, Piecewise, Step
 from ppcls.registry import SCHEDULES
 
 RUN = {"epochs": 10, "steps_per_epoch": 7}
@@ -163,6 +163,15 @@ class TestClosedForms:
         assert SCHEDULES.entry("ConstLR").builder is Constant
         assert SCHEDULES.entry("MultiStepDecay").builder is MultiStep
 
+    def test_a_step_may_be_a_fraction_of_an_epoch(self):
+        schedule = Step(0.256, 2.4, 0.97, epochs=10, steps_per_epoch=5)
+        assert [schedule(s) for s in (0, 11, 12, 24)] == [
+            0.256,
+            0.256,
+            0.256 * 0.97,
+            0.256 * 0.97**2,
+        ]
+
     def test_published_piecewise_gives_all_three(self):
         schedule = Piecewise([3, 6], [0.1, 0.01, 0.001], 0.1, **RUN)
         assert [schedule(s) for s in (0, 20, 21, 41, 42)] == [0.1, 0.1, 0.01, 0.01, 0.001]
@@ -188,6 +197,11 @@ REFUSALS = [
         lambda: Cosine(0.1, eta_min=1.0, **RUN),
         "eta_min",
         "expected at most the learning_rate 0.1, received 1.0",
+    ),
+    (
+        lambda: Step(0.1, 2.4, by_epoch=True, **RUN),
+        "step_size",
+        "expected whole epochs because by_epoch is on, received 2.4",
     ),
     (
         lambda: Piecewise([3, 6], [0.1, 0.01], **RUN),

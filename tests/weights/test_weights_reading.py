@@ -197,7 +197,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     refused(tmp_path / "folder.pdparams")
 
 
-@pytest.mark.parametrize("name", ["model.bin", "model", "model.pkl", "model.pdparams.txt"])
+@pytest.mark.parametrize("name", ["model.npz", "model", "model.pkl", "model.pdparams.txt"])
 def test_an_unknown_suffix_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(pickle.dumps(ARRAYS, 4))
