@@ -50,8 +50,8 @@ HEAD_WIDTH = 1280
 SQUEEZE = 0.25  # width inside a squeeze-excitation, as a share of a block's input
 
 # The coefficients of the authors' code; Section 3.3 of the paper says how B1 to B7 follow from B0.
-LITE = {"lite": True, "padding": "SAME"}
-VARIANTS = {
+LITE: dict[str, Any] = {"lite": True, "padding": "SAME"}
+VARIANTS: dict[str, dict[str, Any]] = {
     "EfficientNetB0_small": {"squeeze": False, "padding": "symmetric"},
     "EfficientNetB0": {"width": 1.0, "depth": 1.0, "image_size": 224, "dropout": 0.2},
     "EfficientNetB1": {"width": 1.0, "depth": 1.1, "image_size": 240, "dropout": 0.2},

@@ -8,7 +8,7 @@ convolution of the first half.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import paddle
@@ -60,7 +60,7 @@ HEAD_WIDTH = 1280
 SQUEEZE = 4
 
 # PaddleClas's squeeze-excitations differ from those of the authors, whose weights timm has.
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "GhostNet_x0_5": {"width": 0.5},
     "GhostNet_x1_0": {"width": 1.0},
     "GhostNet_x1_0_timm": {"width": 1.0, "squeeze_divisor": 4, "gate": "hard_sigmoid"},

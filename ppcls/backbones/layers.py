@@ -196,6 +196,18 @@ def he_initialise(net: nn.Layer, per_group: bool = False) -> None:
                 nn.initializer.Constant(0.0)(layer.bias)
 
 
+def truncated_normal_initialise(net: nn.Layer, std: float = 0.02) -> None:
+    """Truncated normal weights of all linear layers and convolutions; biases become zero.
+
+    As the authors of DeiT and of ConvNeXt do.
+    """
+    for layer in net.sublayers(include_self=True):
+        if isinstance(layer, (nn.Linear, nn.Conv2D)):
+            nn.initializer.TruncatedNormal(0.0, std)(layer.weight)
+            if layer.bias is not None:
+                nn.initializer.Constant(0.0)(layer.bias)
+
+
 def norm_parameters(net: nn.Layer) -> set[str]:
     """State-dict names of the factors and offsets of all batch normalisations."""
     return {

@@ -129,7 +129,7 @@ class MnasNet(StagedBackbone):
             ("conv", ConvNorm(channels, HEAD_WIDTH, act=nn.ReLU)), ("pool", PoolToVector())
         )
         self.assemble(stem, stages, head, HEAD_WIDTH, class_num, dropout)
-        he_initialise(self)
+        he_initialise(self, per_group=True)  # as the authors do
         self.adopt(momentum=momentum, data_format=data_format)
 
     def no_weight_decay(self) -> set[str]:

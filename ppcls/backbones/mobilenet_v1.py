@@ -89,7 +89,7 @@ class MobileNetV1(StagedBackbone):
                 channels = int(c * width)
             stages.append(Stage(blocks, channels, s))
         self.assemble(stem, stages, PoolToVector(), channels, class_num, dropout)
-        he_initialise(self)
+        he_initialise(self, per_group=True)  # as PaddleClas does
         self.adopt(act=act, data_format=data_format)
 
     def adopt(self, act: str | None = None, **settings: Any) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class InvertedResidual(nn.Layer):
         expansion: the middle is ``expansion * channels_in`` wide.
         expand: whether there is an expanding convolution.
         drop_path: probability of leaving out the block for an image in training.
+        act: class of the two activations.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class InvertedResidual(nn.Layer):
         expansion: int,
         expand: bool,
         drop_path: float,
+        act: type[nn.Layer] = nn.ReLU6,
     ):
         super().__init__()
         hidden = channels_in * expansion
         self.has_shortcut = stride == 1 and channels_in == channels_out
         self.path = ResidualPath(
-            *([("expand", ConvNorm(channels_in, hidden, act=nn.ReLU6))] if expand else []),
-            ("depthwise", ConvNorm(hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6)),
+            *([("expand", ConvNorm(channels_in, hidden, act=act))] if expand else []),
+            ("depthwise", ConvNorm(hidden, hidden, 3, stride, groups=hidden, act=act)),
             ("project", ConvNorm(hidden, channels_out)),
             drop_path=drop_path,
         )

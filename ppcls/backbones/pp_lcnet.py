@@ -23,6 +23,7 @@ from ppcls.backbones.layers import (
     SqueezeExcitation,
     he_initialise,
     make_divisible,
+    norm_parameters,
 )
 from ppcls.backbones.naming import Naming
 from ppcls.registry import BACKBONES
@@ -42,7 +43,8 @@ STEM_WIDTH = 16
 HEAD_WIDTH = 1280
 SQUEEZE = 4  # reduction of the squeeze-excitations
 
-# timm has networks of its own, in which the layer behind the pooling has a bias.
+# timm's own networks: the layer behind the pooling has a bias, the dropout scales in training.
+TIMM = {"head_bias": True, "dropout_mode": "upscale_in_train"}
 VARIANTS = {
     "PPLCNet_x0_25": {"width": 0.25},
     "PPLCNet_x0_35": {"width": 0.35},
@@ -52,11 +54,11 @@ VARIANTS = {
     "PPLCNet_x1_5": {"width": 1.5},
     "PPLCNet_x2_0": {"width": 2.0},
     "PPLCNet_x2_5": {"width": 2.5},
-    "LCNet_035": {"width": 0.35, "head_bias": True},
-    "LCNet_050": {"width": 0.5, "head_bias": True},
-    "LCNet_075": {"width": 0.75, "head_bias": True},
-    "LCNet_100": {"width": 1.0, "head_bias": True},
-    "LCNet_150": {"width": 1.5, "head_bias": True},
+    "LCNet_035": {"width": 0.35, **TIMM},
+    "LCNet_050": {"width": 0.5, **TIMM},
+    "LCNet_075": {"width": 0.75, **TIMM},
+    "LCNet_100": {"width": 1.0, **TIMM},
+    "LCNet_150": {"width": 1.5, **TIMM},
 }
 
 
@@ -129,12 +131,12 @@ class PPLCNet(StagedBackbone):
             ("flatten", nn.Flatten()),
         )
         self.assemble(stem, stages, head, HEAD_WIDTH, class_num, dropout)
-        he_initialise(self)
+        he_initialise(self, per_group=True)
         self.adopt(dropout_mode=dropout_mode, data_format=data_format)
 
     def no_weight_decay(self) -> set[str]:
         """Norm parameters, which the published networks never decay."""
-        return {name for name, _ in self.named_parameters() if ".norm." in name}
+        return norm_parameters(self)
 
     def namings(self) -> list[Naming]:
         """PaddleClas; timm if there is room for the head's bias."""

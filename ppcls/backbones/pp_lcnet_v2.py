@@ -26,7 +26,7 @@ from ppcls.backbones.layers import (
     SqueezeExcitation,
     he_initialise,
     make_divisible,
-    rising,
+    norm_parameters,
 )
 from ppcls.backbones.naming import Naming
 from ppcls.registry import BACKBONES
@@ -35,16 +35,17 @@ from ppcls.registry import BACKBONES
 # convolutions through half the width, se: squeeze-excitation, short: shortcuts. The first block of
 # every stage has stride 2.
 STAGES = [
-    # c,   k, sizes, half,  se,    short
-    [128, 3, False, False, False, False],
-    [256, 3, False, False, False, False],
-    [512, 5, True, True, True, False],
-    [1024, 5, True, False, False, True],
+    # c,  k, sizes, half,  se,    short
+    (128, 3, False, False, False, False),
+    (256, 3, False, False, False, False),
+    (512, 5, True, True, True, False),
+    (1024, 5, True, False, False, True),
 ]
 STEM_WIDTHS = 32, 64
 HEAD_WIDTH = 1280
 SQUEEZE = 4  # reduction of the squeeze-excitations
 
+Blocks = Annotated[int, Field(ge=1)]
 VARIANTS = {
     "PPLCNetV2_small": {"width": 0.75, "depths": (2, 2, 4, 2)},
     "PPLCNetV2_base": {"width": 1.0, "depths": (2, 2, 6, 2)},
@@ -105,7 +106,6 @@ class DepthwiseSeparable(nn.Layer):
         half: whether there are two pointwise ones, the first half as wide as the second.
         squeeze: whether there is a squeeze-excitation.
         shortcut: whether a block that keeps the shape has a shortcut.
-        drop_path: probability of leaving out such a block for an image in training.
     """
 
     def __init__(
@@ -118,11 +118,10 @@ class DepthwiseSeparable(nn.Layer):
         half: bool = False,
         squeeze: bool = False,
         shortcut: bool = False,
-        drop_path: float = 0.0,
     ):
         super().__init__()
         self.has_shortcut = shortcut and stride == 1 and channels_in == channels_out
-        self.path = ResidualPath(drop_path=drop_path)
+        self.path = ResidualPath()
         add = self.path.add_sublayer
         if sizes:
             add("depthwise", MultiSizeDepthwise(channels_in, kernel, stride))
@@ -156,7 +155,6 @@ class PPLCNetV2(StagedBackbone):
         dropout: probability of dropping an entry of the vector that enters the classifier.
         dropout_mode: ``downscale_in_infer`` makes that vector smaller in evaluation, which the
             published weights count on; ``upscale_in_train`` makes it larger in training.
-        drop_path_rate: of leaving out the last block for an image; rises to it from 0.
         in_channels: of the images.
         data_format: layout of the maps between the layers.
     """
@@ -165,10 +163,9 @@ class PPLCNetV2(StagedBackbone):
         self,
         class_num: Annotated[int, Field(ge=1)] = 1000,
         width: Annotated[float, Field(gt=0)] = 1.0,
-        depths: tuple[int, int, int, int] = (2, 2, 6, 2),
+        depths: tuple[Blocks, Blocks, Blocks, Blocks] = (2, 2, 6, 2),
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         dropout_mode: DropoutMode = "downscale_in_infer",
-        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         in_channels: Annotated[int, Field(ge=1)] = 3,
         data_format: DataFormat = "NCHW",
     ):
@@ -176,13 +173,21 @@ class PPLCNetV2(StagedBackbone):
         first, channels = (make_divisible(c * width) for c in STEM_WIDTHS)
         entry = ConvNorm(in_channels, first, 3, 2, act=nn.ReLU)
         stem = Stage(nn.Sequential(entry, DepthwiseSeparable(first, channels, 3)), channels, 2)
-        rates = iter(rising(drop_path_rate, sum(depths)))
         stages = []
-        for (c, k, *options), n in zip(STAGES, depths, strict=True):
+        for (c, k, sizes, half, se, short), n in zip(STAGES, depths, strict=True):
             blocks = nn.Sequential()
+            wide = make_divisible(c * width)
             for i in range(n):
-                wide, stride = make_divisible(c * width), 2 if i == 0 else 1
-                block = DepthwiseSeparable(channels, wide, k, stride, *options, next(rates))
+                block = DepthwiseSeparable(
+                    channels,
+                    wide,
+                    kernel=k,
+                    stride=2 if i == 0 else 1,
+                    sizes=sizes,
+                    half=half,
+                    squeeze=se,
+                    shortcut=short,
+                )
                 blocks.add_sublayer(str(i), block)
                 channels = wide
             stages.append(Stage(blocks, channels, 2))
@@ -193,7 +198,7 @@ class PPLCNetV2(StagedBackbone):
             ("flatten", nn.Flatten()),
         )
         self.assemble(stem, stages, head, HEAD_WIDTH, class_num, dropout)
-        he_initialise(self)
+        he_initialise(self, per_group=True)
         self.adopt(dropout_mode=dropout_mode, data_format=data_format)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
@@ -221,7 +226,7 @@ class PPLCNetV2(StagedBackbone):
 
     def no_weight_decay(self) -> set[str]:
         """Norm parameters, which the published networks never decay."""
-        return {name for name, _ in self.named_parameters() if ".norm." in name}
+        return norm_parameters(self)
 
     def namings(self) -> list[Naming]:
         """PaddleClas and timm; none once fused, as published weights are of all sizes."""

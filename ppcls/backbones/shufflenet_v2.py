@@ -8,7 +8,7 @@ grouped pointwise convolution, and all pointwise convolutions are as wide as the
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import paddle
 from paddle import nn
@@ -27,9 +27,9 @@ from ppcls.registry import BACKBONES
 
 # Units of stages 2, 3 and 4: Table 5 of the paper. The first of each has stride 2.
 REPEATS = [4, 8, 4]
-# Widths of the stem, stages 2, 3 and 4, and the last convolution. 0.25 and 0.33 are PaddleClas's;
-# so is 244 where the paper has 224.
-VARIANTS = {
+# Widths of the stem, stages 2, 3 and 4, and the last convolution: the same table. 0.25, 0.33 and
+# swish are PaddleClas's.
+VARIANTS: dict[str, dict[str, Any]] = {
     "ShuffleNetV2_x0_25": {"widths": [24, 24, 48, 96, 512]},
     "ShuffleNetV2_x0_33": {"widths": [24, 32, 64, 128, 512]},
     "ShuffleNetV2_x0_5": {"widths": [24, 48, 96, 192, 1024]},

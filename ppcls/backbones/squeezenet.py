@@ -139,8 +139,7 @@ class SqueezeNet(StagedBackbone):
                 stage.add_sublayer(f"fire{number}", Fire(channels, squeezed, width))
                 channels = width
             stages.append(Stage(stage, channels, 2))
-        head = nn.Sequential(("act", nn.ReLU()), ("pool", PoolToVector()))
-        self.assemble(stem, stages, head, channels, class_num, dropout)
+        self.assemble(stem, stages, PoolToVector(), channels, class_num, dropout)
         for layer in self.sublayers():
             if isinstance(layer, nn.Conv2D):
                 nn.initializer.KaimingUniform()(layer.weight)
@@ -162,14 +161,20 @@ class SqueezeNet(StagedBackbone):
     def reset_classifier(self, class_num: int) -> None:
         """Replaces the classifier by a freshly initialised one for ``class_num`` classes."""
         self.class_num = class_num
-        self.classifier = nn.Conv2D(self.num_features, class_num, 1)
+        self.classifier = ConvReLU(self.num_features, class_num)
         change_settings(self.classifier, data_format=self.settings.get("data_format"))
-        self.initialise_classifier()
+        nn.initializer.Normal(0.0, 0.01)(self.classifier.conv.weight)
+        nn.initializer.Constant(0.0)(self.classifier.conv.bias)
+
+    def classifier_names(self) -> set[str]:
+        """State-dict names of the classifier."""
+        return {"classifier.conv.weight", "classifier.conv.bias"}
 
     def adopt(self, **settings: Any) -> dict[str, Any]:
         """Sets ``stem_padding`` and ``ceil_pool``, too."""
-        own = {k: settings.pop(k) for k in ("stem_padding", "ceil_pool") if k in settings}
-        changed = {k: v for k, v in own.items() if self.settings.get(k) != v}
+        own = [k for k in ("stem_padding", "ceil_pool") if k in settings]
+        values: dict[str, Any] = {k: settings.pop(k) for k in own}
+        changed = {k: v for k, v in values.items() if self.settings.get(k) != v}
         if "stem_padding" in changed:
             set_padding(self.stem.conv, (changed["stem_padding"],) * 2)
         if "ceil_pool" in changed:
@@ -189,7 +194,7 @@ class SqueezeNet(StagedBackbone):
                     (r"\.squeeze\.conv\.", "._conv._conv."),
                     (r"\.expand1x1\.conv\.", "._conv_path1._conv."),
                     (r"\.expand3x3\.conv\.", "._conv_path2._conv."),
-                    (r"^classifier\.", "_conv9."),
+                    (r"^classifier\.conv\.", "_conv9."),
                 ],
             ),
             Naming(
@@ -197,8 +202,8 @@ class SqueezeNet(StagedBackbone):
                 [
                     (r"^stem\.conv\.", "features.0."),
                     (r"^stages\.(\d+)\.fire(\d+)\.", _torchvision_fire),
+                    (r"^classifier\.conv\.", "classifier.1."),
                     (r"\.conv\.", "."),
-                    (r"^classifier\.", "classifier.1."),
                 ],
                 torch=True,
                 settings={

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import paddle
@@ -19,15 +19,14 @@ from paddle import nn
 from pydantic import Field
 
 from ppcls.backbones.naming import Naming
-from ppcls.backbones.windows import (
+from ppcls.backbones.swin_common import (
     PatchMerging,
     Place,
     SwinBlock,
-    WindowAttention,
     WindowTransformer,
-    relative_index,
     window_namings,
 )
+from ppcls.backbones.windows import WindowAttention, relative_index
 from ppcls.registry import BACKBONES
 
 # Section 3.3 of the paper. C: width of the first stage; it doubles with each. Each stage: blocks
@@ -86,6 +85,8 @@ class SwinTransformer(WindowTransformer):
         attention_dropout: of the attention maps.
         drop_path_rate: of leaving out a path of the last block; rises to it from 0.
         in_channels: of the images.
+        shift_single: shift the windows of a stage even where one covers the whole map, and so cut
+            the map in four. The paper does not, the published PaddleClas networks do.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class SwinTransformer(WindowTransformer):
         attention_dropout: Rate = 0.0,
         drop_path_rate: Rate = 0.0,
         in_channels: Positive = 3,
+        shift_single: bool = True,
     ):
         super().__init__()
 
@@ -125,11 +127,22 @@ class SwinTransformer(WindowTransformer):
             drop_path_rate=drop_path_rate,
             in_channels=in_channels,
         )
+        self.adopt(shift_single=shift_single)
+
+    def adopt(self, **settings: Any) -> dict[str, Any]:
+        """``shift_single`` is a setting of all stages; the others are every network's."""
+        single = settings.pop("shift_single", None)
+        changed = super().adopt(**settings)
+        if single is not None and single != self.settings.get("shift_single"):
+            for stage in self.stages:
+                stage.shift_single = single
+            self.settings["shift_single"] = changed["shift_single"] = single
+        return changed
 
     def namings(self) -> list[Naming]:
         """PaddleClas, torchvision and timm."""
         table = (r"\.position\.table$", ".relative_position_bias_table")
-        return window_namings([table], [table])
+        return window_namings([table], [table], {"shift_single": False})
 
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ppcls.engine.device import require_paddle
 from ppcls.errors import ArgumentError, WeightsError, suggestion
 from ppcls.metrics.base import CombinedMetric
 from ppcls.registry import BACKBONES
-from ppcls.weights import find_weights, load_weights
+from ppcls.weights import WeightReport, find_pretrained, find_weights, load_weights
 
 MAY_DIFFER = {"dropout", "attention_dropout", "drop_path_rate", "data_format"}
 
@@ -32,8 +33,9 @@ def create_model(
     Args:
         name: one of ``list_models()``, such as ``"MobileNeXt_x1_0"``.
         class_num: number of classes.
-        pretrained: weights to load: a path, or True for the published ones. Weights with another
-            number of classes give the network a new classifier.
+        pretrained: weights to load: a path, a URL, or True for the published ones. Weights with
+            another number of classes give the network a new classifier. A PyTorch library's may
+            change settings of the network, such as ``epsilon``, to those they were trained with.
         arch: further arguments of the family, such as ``dropout=0.0``.
 
     Raises:
@@ -54,12 +56,37 @@ def create_model(
             raise ArgumentError(argument, f"{argument}: {error}") from None
     net = BACKBONES.build(name, checked)
     net.arch_name = name
-    if pretrained is True:
-        message = "no published weights are known to this version; give the path of a file"
-        raise WeightsError(f"{name}: {message}")
     if pretrained:
-        load_weights(net, pretrained, adapt_head=True)
+        source = find_pretrained(name) if pretrained is True else pretrained
+        load_weights(net, source, adapt_head=True)
     return net
+
+
+def load_for_run(
+    net: Any, source: bool | str | Path, logger: logging.Logger, **options: bool
+) -> WeightReport:
+    """Loads weights into the network of a configuration, which has to describe it wholly.
+
+    A network that took settings over from its weights would be built anew without them, when
+    what was trained is loaded. So the configuration has to say them.
+
+    Args:
+        source: see ``find_weights``; True means the published weights.
+        options: of ``load_weights``.
+
+    Raises:
+        WeightsError: naming the settings that the configuration lacks.
+    """
+    path = find_pretrained(net.arch_name) if source is True else find_weights(str(source))
+    report = load_weights(net, path, **options)
+    if report.adopted:
+        settings = ", ".join(f"Arch.{name}: {value}" for name, value in report.adopted.items())
+        message = f"holds {report.library}'s weights, which go with {settings}"
+        raise WeightsError(f"{path}: {message}: add them to the configuration")
+    logger.info(f"loaded {path}: {report}")
+    if report.new_head:
+        logger.info(f"the classifier starts anew, for {net.class_num} classes")
+    return report
 
 
 def build_metric(config: Config, mode: str) -> CombinedMetric:
@@ -83,7 +110,7 @@ def load_network(
     source = section.pretrained_model or section.checkpoints or config.Arch.extra["pretrained"]
     net = create_model(config.Arch.name, **config.Arch.arguments)
     net.eval()
-    if not source or source is True:
+    if not source:
         if not allow_random:
             raise WeightsError(
                 "no weights are given: set Global.pretrained_model to a checkpoint folder or a "
@@ -92,11 +119,12 @@ def load_network(
             )
         logger.warning("the network has random weights")
         return net, {}
-    path = find_weights(source)
-    state = read_state(path.parent)
-    check_arch(state, config)
-    report = load_weights(net, path)
-    logger.info(f"loaded {path}: {report}")
+    state: dict[str, Any] = {}
+    if source is not True:
+        source = find_weights(source)
+        state = read_state(source.parent)
+        check_arch(state, config)
+    load_for_run(net, source, logger)
     return net, state
 
 

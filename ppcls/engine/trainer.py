@@ -18,11 +18,11 @@ from ppcls.engine.evaluator import evaluate, iteration_reporter
 from ppcls.engine.failure import forget_failure
 from ppcls.engine.handler import Handler
 from ppcls.engine.handlers import default_handlers
-from ppcls.engine.model import build_metric, check_arch, create_model
+from ppcls.engine.model import build_metric, check_arch, create_model, load_for_run
 from ppcls.errors import EnvironmentProblem, TrainingError, WeightsError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
-from ppcls.weights import find_weights, load_weights
+from ppcls.weights import load_weights
 from ppcls.weights.translate import translate_slots
 
 if TYPE_CHECKING:
@@ -234,8 +234,10 @@ class Trainer:
         config = self.config
         set_device(config.Global.device, self.logger)
         paddle.seed(config.Global.seed)
-        pretrained = config.Arch.extra["pretrained"] or None
-        self.net = create_model(config.Arch.name, pretrained=pretrained, **config.Arch.arguments)
+        self.net = create_model(config.Arch.name, **config.Arch.arguments)
+        pretrained = config.Arch.extra["pretrained"]
+        if pretrained and not config.Global.checkpoints:
+            load_for_run(self.net, pretrained, self.logger, adapt_head=True)
         self.loss = CombinedLoss([spec.build() for spec in losses])
         eval_losses = config.Loss.Eval if config.Loss else None
         self.eval_loss = CombinedLoss([s.build() for s in eval_losses]) if eval_losses else None
@@ -248,11 +250,8 @@ class Trainer:
         if section.checkpoints:
             self._resume(open_checkpoint(section.checkpoints))
         elif section.pretrained_model:
-            path = find_weights(section.pretrained_model)
-            report = load_weights(self.net, path, ignore_head=section.ignore_head, adapt_head=True)
-            self.logger.info(f"loaded {path}: {report}")
-            if report.new_head:
-                self.logger.info(f"the classifier starts anew, for {self.net.class_num} classes")
+            options = {"ignore_head": section.ignore_head, "adapt_head": True}
+            load_for_run(self.net, section.pretrained_model, self.logger, **options)
 
     def _use_kernels(self) -> None:
         self._kernels = use_kernels(self.net, self.config.Global.cpu_kernels, self.logger)

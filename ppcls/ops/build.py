@@ -103,9 +103,9 @@ def find_library(announce: Callable[[str], None]) -> Path:
 
 def cache_folder() -> Path:
     """Where libraries of just these sources, made with just these options, are kept."""
-    base = os.environ.get("PPCLS_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    root = Path(base).expanduser() if base else Path.home() / ".cache"
-    return root / "ppcls" / "ops" / fingerprint()
+    from ppcls import cache  # not above: `setup.py` uses this module without its package
+
+    return cache.cache_folder("ops") / fingerprint()
 
 
 def fingerprint() -> str:

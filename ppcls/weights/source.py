@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ppcls.errors import WeightsError
+from ppcls.weights.download import fetch
 from ppcls.weights.torch_file import SUFFIXES as TORCH_SUFFIXES
 
 MODEL_FILE = "model.pdparams"
@@ -16,15 +18,19 @@ def find_weights(source: str | Path) -> Path:
 
     Args:
         source: a checkpoint folder (``output/Net/best_model``), a weights file, or a published
-            prefix (``best_model`` for ``best_model.pdparams``).
+            prefix (``best_model`` for ``best_model.pdparams``), or the URL of a file, which may
+            end in ``#sha256=<digits>``.
 
     Raises:
         WeightsError: there is nothing there; the message lists what was tried.
     """
     text = str(source)
     if "://" in text:
-        message = "this version does not download weights; fetch the file and give its path"
-        raise WeightsError(f"{text}: {message}")
+        suffix = Path(urlsplit(text).path).suffix
+        if suffix not in FILE_SUFFIXES:
+            expected = ", ".join(FILE_SUFFIXES)
+            raise WeightsError(f"{text}: expected a file ending in {expected}")
+        return fetch(text)
     try:
         return _existing(text)
     except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have

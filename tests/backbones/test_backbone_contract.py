@@ -276,7 +276,9 @@ def test_dropping_happens_in_training_only(name, argument):
     known = BACKBONES.entry(name).arguments()
     if argument not in known:
         pytest.skip(f"{name} has no argument {argument}")
-    others = {a: 0.0 for a in ("dropout", "drop_path_rate", "attention_dropout") if a in known}
+    others: dict = {a: 0.0 for a in ("dropout", "drop_path_rate", "attention_dropout")}
+    others |= {"dropout_mode": "upscale_in_train"}  # the other one scales in evaluation
+    others = {a: value for a, value in others.items() if a in known}
     images = batch()
     plain, dropping = (build(name, **{**others, argument: rate}) for rate in (0.0, 0.7))
     np.testing.assert_array_equal(logits_of(dropping, images), logits_of(plain, images))

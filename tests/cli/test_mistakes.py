@@ -61,9 +61,9 @@ MISTAKES = {
     "weights from the web": (
         "eval",
         None,
-        ["Global.pretrained_model=https://example.org/a.pdparams"],
+        ["Global.pretrained_model=ftp://example.org/a.pdparams"],
         1,
-        r"error: https://example\.org/a\.pdparams: this version does not download weights; .*",
+        r"error: ftp://example\.org/a\.pdparams: is no address of a file: expected http://.*",
     ),
     "missing checkpoint": (
         "train",

@@ -1,4 +1,4 @@
-"""Files as PaddleClas publishes them, and the files of this project."""
+"""Files as PaddleClas publishes them; ``test_shipped_configs`` has the files of this project."""
 
 from __future__ import annotations
 
@@ -141,25 +141,6 @@ def test_unknown_keys_are_reported_beside_warnings(tmp_path):
     text = FLAT.replace("  to_static: False", "  to_static: False\n  to_statik: False")
     problem = only_mistake(write(tmp_path, text))
     assert problem.path == "Global.to_statik"
-
-
-@pytest.mark.parametrize(
-    "path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS))
-)
-def test_every_file_of_the_project_is_right(path):
-    if path.is_relative_to(CONFIGS / "_base_"):
-        # A part: it may lack the network, and nothing else.
-        config = load_config(path, ["Arch.name=MobileNeXt_100", "Arch.class_num=1000"])
-    else:
-        config = load_config(path)
-        config.require("Loss.Train", "Optimizer", "DataLoader.Train", purpose="training")
-        config.require("Metric.Eval", "DataLoader.Eval", purpose="evaluation")
-    assert config.warnings == ()
-
-
-def test_there_are_files_of_the_project():
-    found = {path.name for path in CONFIGS.rglob("*.yaml")}
-    assert {"MobileNeXt_100.yaml", "MobileNeXt_100_cooldown.yaml"} <= found
 
 
 def test_the_recipe_of_the_project_is_the_published_one(tmp_path):

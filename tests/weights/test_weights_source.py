@@ -85,15 +85,6 @@ def test_a_file_of_another_kind_is_refused(folder):
         find_weights(folder / "notes.txt")
 
 
-@pytest.mark.parametrize(
-    "url", ["https://example.org/w.pdparams", "http://h/w", "file:///w.pdparams"]
-)
-def test_a_url_is_refused(url):
-    with pytest.raises(WeightsError) as caught:
-        find_weights(url)
-    assert str(caught.value).startswith(f"{url}: this version does not download weights")
-
-
 def test_loading_uses_it(folder):
     with pytest.raises(WeightsError, match=f"{folder / 'none'}: no weights there"):
         load_weights(None, folder / "none")

@@ -1,0 +1,101 @@
+"""The networks of the zoo in figures: what ``ppcls models`` prints. Needs no Paddle.
+
+``zoo.yaml`` holds them; ``docs/generate_models.py`` writes parameters and multiply-adds into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls.errors import UnknownName, suggestion
+
+FILE = Path(__file__).with_name("zoo.yaml")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One network.
+
+    Attributes:
+        image_size: side of the image that ``macs`` and ``top1`` are for.
+        params: trainable parameters, with 1000 classes.
+        macs: multiply-adds for one image, as ``ppcls.count_macs`` counts them.
+        top1: published accuracies in per cent on ImageNet-1k's validation images, by source; the
+            first is that of the recipe in ``configs/``.
+        stated: parameters and multiply-adds as they are published.
+        aliases: other names of the same network.
+    """
+
+    name: str
+    image_size: int
+    params: int
+    macs: int
+    top1: Mapping[str, float] = field(default_factory=dict)
+    stated: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one paper.
+
+    Attributes:
+        title, paper: of the paper, and its address.
+        about: what is special about it, in a sentence.
+        note: on its published figures.
+    """
+
+    name: str
+    title: str
+    paper: str
+    about: str
+    note: str
+    networks: tuple[Model, ...]
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All families, in the order of the file."""
+    return tuple(
+        Family(name, **{**entry, "networks": tuple(_models(entry["networks"]))})
+        for name, entry in yaml.safe_load(FILE.read_text(encoding="utf-8")).items()
+    )
+
+
+def _models(rows: Mapping[str, Mapping[str, Any]]) -> Iterable[Model]:
+    for name, row in rows.items():
+        yield Model(name, **{**row, "aliases": tuple(row.get("aliases", ()))})
+
+
+def models(pattern: str = "*") -> list[Model]:
+    """Networks whose name, or one of whose aliases, matches a shell pattern.
+
+    Raises:
+        UnknownName: there is none; with a suggestion.
+    """
+    known = [model for family in families() for model in family.networks]
+    found = [m for m in known if any(fnmatchcase(n, pattern) for n in (m.name, *m.aliases))]
+    if not found:
+        names = [name for m in known for name in (m.name, *m.aliases)]
+        raise UnknownName(f"no network is called '{pattern}'{suggestion(pattern, names)}")
+    return found
+
+
+def short(number: int) -> str:
+    """Three digits and a unit: ``3.54 M``, ``311 M``, ``1.19 G``."""
+    unit, letter = (10**9, "G") if number >= 999_500_000 else (10**6, "M")
+    value = number / unit
+    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
+    return f"{value:.{decimals}f} {letter}"
+
+
+def first_top1(model: Model) -> str:
+    """The first published accuracy and its source, ``74.024 (authors)``; a dash if there is none."""
+    return next((f"{value} ({source})" for source, value in model.top1.items()), "-")

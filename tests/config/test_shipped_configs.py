@@ -1,0 +1,219 @@
+"""The files under ``configs/``: valid, as their headers say, and each builds its network."""
+
+from __future__ import annotations
+
+import gc
+import re
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from yaml_files import write
+
+import ppcls
+from ppcls import zoo
+from ppcls.config import Config, ConfigError, load_config
+from ppcls.config.compose import compose
+from ppcls.config.schema import NOT_YET
+from ppcls.registry import DATASETS, OPTIMIZERS, SAMPLERS, TRANSFORMS, Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+VARIANTS = sorted(CONFIGS.glob("ImageNet/*/*.yaml"))
+PIECES = sorted(CONFIGS.glob("_base_/*.yaml"))
+LARGE = 40_000_000  # parameters; building such a network takes seconds
+
+# What published recipes name, and ppcls does not have yet -> the piece of work that brings it.
+COMING: dict[Registry[Any], dict[str, str]] = {
+    OPTIMIZERS: {"AdamW": "optimizers", "RMSProp": "optimizers"},
+    TRANSFORMS: {
+        "AutoAugment": "augmentation",
+        "RandAugment": "augmentation",
+        "TimmAutoAugment": "augmentation",
+        "RandomErasing": "augmentation",
+    },
+    SAMPLERS: {"MultiScaleSampler": "batches of several sizes"},
+    DATASETS: {"MultiScaleDataset": "batches of several sizes"},
+}
+COMING_KEYS = {
+    "EMA": "averaged weights",
+    "Global.update_freq": "accumulated gradients",
+    "DataLoader.Train.dataset.batch_transform_ops": "mixing",
+}
+
+# Networks of the zoo without a recipe of their own: other libraries' versions of one that has one.
+WITHOUT_RECIPE = [
+    "LCNet_*",
+    "*_paper",
+    "*_timm",
+    "EfficientNetB0_small",
+    "ResNeXt101_32x8d",
+    "SE_ResNet18_vd",
+    "SE_ResNet34_vd",
+    "SE_ResNet50",
+]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree(path: Path) -> dict[str, Any]:
+    """What a file and its bases say; a piece gets a network."""
+    plain = compose(path).plain()
+    return plain if path not in PIECES else {**plain, "Arch": {"name": "MobileNeXt_100"}}
+
+
+@cache
+def models() -> dict[str, tuple[zoo.Family, zoo.Model]]:
+    return {
+        name: (family, model)
+        for family in zoo.families()
+        for model in family.networks
+        for name in (model.name, *model.aliases)
+    }
+
+
+def by_size(path: Path) -> Any:
+    large = models()[tree(path)["Arch"]["name"]][1].params > LARGE
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if large else [])
+
+
+# Validity ------------------------------------------------------------------------------------------
+
+
+def is_coming(problem: ppcls.config.Problem) -> bool:
+    """Whether a problem is that something of ``COMING`` is not there yet."""
+    if "is not supported by this version" in problem.message:
+        return problem.path in COMING_KEYS
+    unknown = [f"unknown {r.kind} '{name}'" for r, names in COMING.items() for name in names]
+    return any(problem.message.startswith(start) for start in unknown)
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_every_file_is_right_but_for_what_is_coming(path: Path) -> None:
+    network = ["Arch.name=MobileNeXt_100", "Arch.class_num=1000"] if path in PIECES else []
+    try:
+        warnings = load_config(path, network).warnings
+    except ConfigError as error:
+        assert [str(p) for p in error.problems if not is_coming(p)] == []
+    else:
+        assert warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"), [(registry, name) for registry in COMING for name in COMING[registry]]
+)
+def test_what_is_coming_is_not_there_yet(registry: Registry[Any], name: str) -> None:
+    assert name not in registry.names(), "it has come: take it off the list"
+
+
+@pytest.mark.parametrize("key", COMING_KEYS)
+def test_keys_that_are_coming_are_not_there_yet(key: str) -> None:
+    assert any(fnmatchcase(key, pattern) for pattern in NOT_YET), "take it off the list"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_every_file_is_right_without_what_is_coming(path: Path, tmp_path: Path) -> None:
+    config = stand_in(path, tmp_path)
+    assert config.warnings == ()
+    if path not in PIECES:
+        config.require("Loss.Train", "Optimizer", "DataLoader.Train", purpose="training")
+        config.require("Metric.Eval", "DataLoader.Eval", purpose="evaluation")
+        config.require("Infer.transforms", "Infer.PostProcess", purpose="prediction")
+
+
+def stand_in(path: Path, folder: Path) -> Config:
+    """The configuration with what is coming left out, or replaced by what there is."""
+    plain = yaml.safe_load(yaml.safe_dump(tree(path)))
+    plain.pop("EMA", None)
+    plain.get("Global", {}).pop("update_freq", None)
+    if plain.get("Optimizer", {}).get("name") in COMING[OPTIMIZERS]:
+        known = OPTIMIZERS.entry("Momentum").arguments()
+        kept = {key: value for key, value in plain["Optimizer"].items() if key in known}
+        plain["Optimizer"] = {**kept, "name": "Momentum"}
+    for reader in plain.get("DataLoader", {}).values():
+        dataset, sampler = reader.get("dataset", {}), reader.get("sampler", {})
+        dataset.pop("batch_transform_ops", None)
+        if "transform_ops" in dataset:
+            ops = dataset["transform_ops"]
+            dataset["transform_ops"] = [o for o in ops if not set(o) & set(COMING[TRANSFORMS])]
+        if dataset.get("name") in COMING[DATASETS] | {None: ""}:
+            dataset.update(
+                name="ImageNetDataset", **({} if "image_root" in dataset else {"image_root": "."})
+            )
+        if sampler.get("name") in COMING[SAMPLERS] | {None: ""}:
+            reader["sampler"] = {"name": "DistributedBatchSampler", "batch_size": 8}
+    return load_config(write(folder, yaml.safe_dump(plain)))
+
+
+# Headers -------------------------------------------------------------------------------------------
+
+
+def header(path: Path) -> str:
+    """The comment that a file begins with, in one line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    return " ".join(line.removeprefix("# ") for line in lines[:end])
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=relative)
+def test_a_header_names_a_command_that_runs_the_file(path: Path) -> None:
+    assert re.findall(r"tools/train\.py -c (\S+)", header(path)) == [relative(path)]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in VARIANTS if not p.stem.endswith("_cooldown")], ids=relative
+)
+def test_a_header_says_what_the_table_of_networks_says(path: Path) -> None:
+    text = header(path)
+    family, model = models()[tree(path)["Arch"]["name"]]
+    assert f": {zoo.short(model.params)} parameters, " in text
+    assert f" {zoo.short(model.macs)} multiply-adds at {model.image_size} pixels. " in text
+    assert f" {family.paper} " in text
+    expected = "none known." if not model.top1 else f"{next(iter(model.top1.values()))} ("
+    assert f"Published top-1 on ImageNet-1k: {expected}" in text
+    assert "Recipe: " in text
+    assert "Not trained to the end by us." in text
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=relative)
+def test_a_file_is_called_as_its_network_and_evaluates_at_its_size(path: Path) -> None:
+    plain = tree(path)
+    name = plain["Arch"]["name"]
+    assert path.stem in (name, f"{name}_cooldown")
+    size = models()[name][1].image_size
+    assert plain["Global"]["image_shape"] == [3, size, size]
+    evaluation = plain["DataLoader"]["Eval"]["dataset"]["transform_ops"]
+    assert plain["Infer"]["transforms"] == evaluation
+    sizes = [
+        arguments["size"]
+        for op in evaluation
+        for arguments in op.values()
+        if "size" in (arguments or {})
+    ]
+    assert sizes == [size]
+
+
+def test_every_network_has_a_recipe_or_is_known_to_have_none() -> None:
+    with_recipe = {models()[tree(path)["Arch"]["name"]][1].name for path in VARIANTS}
+    others = {model.name for _, model in models().values()} - with_recipe
+    assert [n for n in others if not any(fnmatchcase(n, p) for p in WITHOUT_RECIPE)] == []
+    assert [n for n in with_recipe if any(fnmatchcase(n, p) for p in WITHOUT_RECIPE)] == []
+
+
+# Networks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [by_size(path) for path in VARIANTS])
+def test_a_file_builds_its_network(path: Path) -> None:
+    arguments = dict(tree(path)["Arch"])
+    net = ppcls.create_model(arguments.pop("name"), **arguments)
+    assert net.class_num == 1000
+    del net
+    gc.collect()  # the next one may need the memory
