@@ -83,6 +83,7 @@ CASES = (
     ),
     Case("MobileNetV1", 32, 224, "paddle:mobilenet_v1", "timm:mobilenetv1_100"),
     Case("ShuffleNetV2", 32, 224, "paddle:shufflenet_v2_x1_0", "torchvision:shufflenet_v2_x1_0"),
+    Case("EfficientNetB0", 32, 224, "ppcls:EfficientNetB0", "timm:efficientnet_b0"),
     Case("MobileNeXt_x0_35", 64, 32, "ppcls:MobileNeXt_x0_35", "mobilenext:0.35"),
 )
 

@@ -186,8 +186,10 @@ class ResNet(StagedBackbone):
         self.depth, self.deep_stem, self.pooled_shortcut = depth, deep_stem, pooled_shortcut
         self.groups, self.group_width, self.squeeze = groups, group_width, squeeze
         self.basic = depth < 50
-        if self.basic and (groups, group_width) != (1, 64):
-            raise ArgumentError("groups", f"expected 1 with depth {depth}, received {groups}")
+        for argument, value, plain in (("groups", groups, 1), ("group_width", group_width, 64)):
+            if self.basic and value != plain:
+                message = f"expected {plain} with depth {depth}, received {value}"
+                raise ArgumentError(argument, message)
         rates = iter(rising(drop_path_rate, sum(DEPTHS[depth])))
         stages, channels = [], STEM_WIDTH
         for i, n in enumerate(DEPTHS[depth]):

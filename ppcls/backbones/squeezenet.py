@@ -94,7 +94,8 @@ class Pool(nn.MaxPool2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Maps [N, C, H, W] (or [N, H, W, C]) to about half the height and width."""
         size = x.shape[2:] if self.data_format == "NCHW" else x.shape[1:3]
-        window = [self.ksize if side < 0 else min(self.ksize, side) for side in size]
+        # An export for pictures of any size does not know the sides; they have to fit then.
+        window = [min(self.ksize, side) if isinstance(side, int) else self.ksize for side in size]
         return F.max_pool2d(
             x, window, self.stride, ceil_mode=self.ceil_mode, data_format=self.data_format
         )

@@ -240,10 +240,9 @@ class SwinTransformerV2(WindowTransformer):
         """PaddleClas, torchvision and timm."""
         position = (r"\.position\.mlp\.", ".cpb_mlp.")
         linear = (r"\.qkv\.linear\.", ".qkv.")
-        return window_namings(
-            [position, linear, (r"\.qkv\.(q|v)_bias$", r".\1_bias")],
-            [position, linear, (r"\.qkv\.(q|v)_bias$", ".qkv.bias")],
-        )
+        own = (r"\.qkv\.(q|v)_bias$", r".\1_bias")
+        joint = (r"\.qkv\.q_bias$", ".qkv.bias")  # q's, k's and v's, see `adapt_weights`
+        return window_namings([position, linear, own], [position, linear, joint, own])
 
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None
@@ -251,10 +250,9 @@ class SwinTransformerV2(WindowTransformer):
         """Takes torchvision's biases of q, k and v apart; it never uses that of k."""
         if naming is None or naming.library != "torchvision":
             return weights
-        thirds = {".q_bias": 0, ".v_bias": 2}
-        return weights | {
-            name: np.split(weights[name], 3)[third]
-            for end, third in thirds.items()
-            for name in weights
-            if name.endswith(end) and weights[name].size % 3 == 0
-        }
+        adapted = dict(weights)
+        for name, joint in weights.items():
+            if name.endswith(".q_bias") and joint.size % 3 == 0:
+                q, _, v = np.split(joint, 3)
+                adapted[name], adapted[name.replace(".q_bias", ".v_bias")] = q, v
+        return adapted

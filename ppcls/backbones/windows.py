@@ -44,7 +44,7 @@ class WindowGrid:
 
     def split(self, x: paddle.Tensor) -> paddle.Tensor:
         """[N, height, width, C] -> [N, windows, tokens of a window, C]."""
-        below, right = (p - side for p, side in zip(self.padded, self.size, strict=True))
+        below, right = self.padded[0] - self.size[0], self.padded[1] - self.size[1]
         if below or right:
             x = F.pad(x, [0, right, 0, below], data_format="NHWC")
         if any(self.shifts):
@@ -70,9 +70,8 @@ class WindowGrid:
         return x.reshape([-1, rows * columns, self.window**2, channels])
 
     def _apart(self) -> paddle.Tensor:
-        rows, columns = (
-            self._regions(side, shift) for side, shift in zip(self.padded, self.shifts, strict=True)
-        )
+        rows = self._regions(self.padded[0], self.shifts[0])
+        columns = self._regions(self.padded[1], self.shifts[1])
         regions = rows.reshape([1, -1, 1, 1]) * 3 + columns.reshape([1, 1, -1, 1])
         tokens = self._cut(regions).squeeze([0, 3])
         return tokens.unsqueeze(1) != tokens.unsqueeze(2)

@@ -119,13 +119,15 @@ def narrow(**arguments):
     return ppcls.create_model("EfficientNetB0", class_num=5, width=0.25, image_size=50, **arguments)
 
 
+def distance(logits, others):
+    """The largest difference, measured by the largest logit."""
+    return np.abs(logits - others).max() / np.abs(others).max()
+
+
 def test_the_published_padding_is_tensorflows_at_the_size_the_network_was_made_for():
     net, other = narrow(), narrow(padding="SAME")
-    np.testing.assert_allclose(
-        logits_of(net, pictures(50)), logits_of(other, pictures(50)), rtol=1e-5, atol=1e-6
-    )
-    difference = logits_of(net, pictures(52)) - logits_of(other, pictures(52))
-    assert np.abs(difference).max() > 1e-3
+    assert distance(logits_of(net, pictures(50)), logits_of(other, pictures(50))) < 1e-5
+    assert distance(logits_of(net, pictures(52)), logits_of(other, pictures(52))) > 0.1
 
 
 def test_the_published_padding_at_other_sizes():
@@ -151,7 +153,7 @@ def test_a_network_takes_over_another_padding_and_goes_back():
     assert net.adopt(padding="nominal", epsilon=1e-3) == {}
     assert net.adopt(padding="symmetric", epsilon=1e-3) == {"padding": "symmetric"}
     np.testing.assert_array_equal(logits_of(net, images), logits_of(symmetric, images))
-    assert np.abs(logits_of(net, images) - before).max() > 1e-3
+    assert distance(logits_of(net, images), before) > 0.1
     assert net.adopt(padding="nominal") == {"padding": "nominal"}
     np.testing.assert_array_equal(logits_of(net, images), before)
 
@@ -177,7 +179,7 @@ def test_paddleclas_calls_the_first_block_of_a_stage_otherwise():
 
 def test_what_each_library_needs():
     b4, b5, lite = (
-        ppcls.create_model(name, class_num=2)
+        ppcls.create_model(name, class_num=2, depth=0.1)
         for name in ("EfficientNetB4", "EfficientNetB5", "EfficientNet_lite0")
     )
     assert naming(b4, "torchvision").settings == {"padding": "symmetric", "epsilon": 1e-5}

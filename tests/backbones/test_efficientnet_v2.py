@@ -30,6 +30,8 @@ def small(**arguments):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_size(name):
     net = ppcls.create_model(name)

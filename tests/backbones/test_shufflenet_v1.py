@@ -63,10 +63,10 @@ def test_the_cost_is_the_papers_for_any_number_of_groups(groups, macs):
 
 
 def test_three_groups_are_what_a_name_without_groups_means():
-    assert ALIASES == {
+    assert {
         f"ShuffleNetV1_x{width}": f"ShuffleNetV1_g3_x{width}"
         for width in ("0_25", "0_5", "1_0", "1_5", "2_0")
-    }
+    } == ALIASES
 
 
 def test_all_pointwise_convolutions_but_the_first_are_grouped():

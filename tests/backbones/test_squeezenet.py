@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from paddle.static import InputSpec
 
 import ppcls
 from ppcls.backbones.squeezenet import Fire
@@ -118,3 +119,17 @@ def test_a_new_classifier_takes_over_the_layout():
     net.reset_classifier(6)
     net.eval()
     assert net(pixels()).shape == [2, 6]
+
+
+def test_an_export_may_leave_the_size_of_pictures_open(tmp_path):
+    net = ppcls.create_model("SqueezeNet1_0", class_num=4)
+    net.eval()
+    expected = {side: net(pixels(side)).numpy() for side in (47, 65)}
+    spec = [InputSpec([None, 3, None, None], "float32")]
+    paddle.jit.save(
+        paddle.jit.to_static(net, input_spec=spec, full_graph=True), str(tmp_path / "net")
+    )
+    loaded = paddle.jit.load(str(tmp_path / "net"))
+    loaded.eval()
+    for side, logits in expected.items():
+        np.testing.assert_allclose(loaded(pixels(side)).numpy(), logits, rtol=1e-4, atol=1e-6)

@@ -12,43 +12,41 @@ from ppcls.weights import load_weights
 from ppcls.weights.download import place_of
 from ppcls.weights.pretrained import pretrained_table
 
-NET = "MobileNetV3_small_x0_35"
-NEEDED = {"epsilon": 0.001, "gate_slope": 1 / 6}  # of weights with torchvision's names
+NET = "MobileNetV3_small_x0_5_paper"
+OTHER = {"epsilon": 0.01, "gate_slope": 0.2}
+NEEDED = {"epsilon": 1e-5, "gate_slope": 1 / 6}  # of weights with timm's names
 
 
-def as_torchvision_writes(net):
-    """The network's own weights, by torchvision's names and in PyTorch's layout."""
-    [naming] = [n for n in net.namings() if n.library == "torchvision"]
-    weights = {}
-    for name, value in net.state_dict().items():
-        array = value.numpy()
-        shape = array.shape
-        weights[naming.rename(name)] = array.T if len(shape) == 2 else array
-    return weights
+def as_timm_writes(net):
+    """The network's own weights, by timm's names and in PyTorch's layout."""
+    [naming] = [n for n in net.namings() if n.library == "timm"]
+    weights = {naming.rename(name): v.numpy() for name, v in net.state_dict().items()}
+    return {name: v.T if v.ndim == 2 else v for name, v in weights.items()}
 
 
 @pytest.fixture(scope="module")
 def torch_file(tmp_path_factory):
-    """Weights of torchvision's names for three classes."""
+    """Weights of timm's names for three classes."""
     from safetensors.numpy import save_file
 
-    path = tmp_path_factory.mktemp("torch") / "torchvision.safetensors"
-    weights = as_torchvision_writes(ppcls.create_model(NET, class_num=3))
+    path = tmp_path_factory.mktemp("torch") / "timm.safetensors"
+    weights = as_timm_writes(ppcls.create_model(NET, class_num=3))
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, path)
     return path
 
 
 @pytest.fixture
 def overrides():
-    return [f"Arch.name={NET}", "Global.print_batch_step=3"]
+    return [f"Arch.name={NET}", *(f"Arch.{name}={value}" for name, value in OTHER.items())]
 
 
 def test_python_takes_the_settings_over_and_says_so(torch_file):
-    net = ppcls.create_model(NET, class_num=3)
+    net = ppcls.create_model(NET, class_num=3, **OTHER)
     report = load_weights(net, torch_file)
-    assert report.library == "torchvision"
-    assert report.adopted == pytest.approx(NEEDED)
-    assert ppcls.create_model(NET, class_num=3, pretrained=torch_file).settings["epsilon"] == 0.001
+    assert report.library == "timm"
+    assert report.adopted == NEEDED
+    net = ppcls.create_model(NET, class_num=3, pretrained=torch_file, **OTHER)
+    assert net.settings.items() >= NEEDED.items()
 
 
 @pytest.mark.parametrize("key", ["Arch.pretrained", "Global.pretrained_model"])
@@ -58,9 +56,9 @@ def test_a_run_wants_the_settings_in_the_configuration(
     with pytest.raises(WeightsError) as caught:
         support.train(config_file, *overrides, f"{key}={torch_file}")
     message = str(caught.value)
-    assert message.startswith(f"{torch_file}: holds torchvision's weights, which go with Arch.")
-    assert "Arch.epsilon: 0.001" in message
-    assert "Arch.gate_slope: 0.16666" in message
+    assert message.startswith(f"{torch_file}: holds timm's weights, which go with Arch.")
+    assert "Arch.epsilon: 1e-05" in message
+    assert "Arch.gate_slope: 0.16666666666666666" in message
     assert message.endswith("add them to the configuration")
     assert not list(run_folder.parent.rglob("*.pdparams")), "nothing was trained"
 
@@ -80,10 +78,10 @@ def test_with_the_settings_a_run_goes_on_and_is_loaded_again(
     support.train(config_file, *given)
     log = (run_folder.parent / NET / "train.log").read_text()
     assert f"loaded {torch_file}: " in log
-    assert "by the names of torchvision" in log
+    assert "by the names of timm" in log
     weights = f"Global.pretrained_model={run_folder.parent / NET / 'latest'}"
     evaluator = ppcls.Evaluator(support.load(config_file, *overrides, *settings, weights))
-    assert evaluator.net.settings["epsilon"] == 0.001
+    assert evaluator.net.settings["epsilon"] == 1e-5
 
 
 # Published weights --------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ NETWORKS = [
     "MobileNetV3_small_x0_5_paper",
     "MnasNet_x0_5",
     "MobileNeXt_x0_35",
+    "EfficientNetB0",
+    "EfficientNet_lite0",
 ]
 WITH_DROP_PATH = [n for n in NETWORKS if "drop_path_rate" in BACKBONES.entry(n).arguments()]
 NEARLY_ALL = 0.95  # of a network's convolutions
