@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ppcls import __version__
-from ppcls.errors import PPClsError, UsageError
+from ppcls.errors import PPClsError, UnknownName, UsageError
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -146,6 +146,34 @@ def _config_check(options: argparse.Namespace) -> int:
     return code
 
 
+def _models(options: argparse.Namespace) -> int:
+    from ppcls import zoo
+
+    try:
+        rows = zoo.models(options.pattern)
+    except UnknownName as error:
+        raise UsageError(str(error)) from None
+    sys.stdout.write(zoo.as_json(rows) if options.format == "json" else zoo.as_table(rows))
+    return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from ppcls.engine.device import require_paddle
+
+    require_paddle()
+    from ppcls.weights import commands
+
+    match options.action:
+        case "inspect":
+            return commands.inspect(options.file, options.names, options.model)
+        case "convert":
+            return commands.convert(options.file, options.out, options.model)
+        case "diff":
+            return commands.diff(options.one, options.other)
+        case _:
+            return commands.average(options.out, options.files)
+
+
 def _load(options: argparse.Namespace) -> Any:
     from ppcls.config import load_config
     from ppcls.engine.device import require_paddle
@@ -253,6 +281,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allow_random(command)
     _add_config_commands(commands)
+    _add_models_command(commands)
+    _add_weights_commands(commands)
     return parser
 
 
@@ -276,6 +306,63 @@ def _add_config_commands(commands: Any) -> None:
     check.set_defaults(run=_config_check)
     for command in (show, check):
         _add_override(command)
+
+
+def _add_models_command(commands: Any) -> None:
+    command = commands.add_parser(
+        "models",
+        help="list the networks: size, multiply-adds, published top-1",
+        description="Lists the networks: size, multiply-adds, published top-1 and weights.",
+        epilog="example: ppcls models 'MobileNetV3_small*'",
+    )
+    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="of names")
+    command.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="table (default); json: one object a line",
+    )
+    command.set_defaults(run=_models)
+
+
+def _add_weights_commands(commands: Any) -> None:
+    parser = commands.add_parser("weights", help="inspect, convert, compare, average weights")
+    subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(action: str, help: str, example: str) -> argparse.ArgumentParser:
+        command = subcommands.add_parser(
+            action, help=help, epilog=f"example: ppcls weights {action} {example}"
+        )
+        command.set_defaults(run=_weights, action=action)
+        return command
+
+    source = "a weights file, a checkpoint folder or a URL"
+    command = add("inspect", "print what a file holds", "mobilenet_v2.pth --model MobileNetV2")
+    command.add_argument("file", metavar="FILE", help=source)
+    command.add_argument("--names", action="store_true", help="names only")
+    command.add_argument("--model", metavar="NAME", help="say how this network loads it")
+    command = add(
+        "convert",
+        "write another kind of file",
+        "mobilenet_v2.pth mobilenet_v2.pdparams --model MobileNetV2",
+    )
+    command.add_argument("file", metavar="IN", help=source)
+    command.add_argument("out", metavar="OUT", help="a .pdparams or .safetensors file")
+    command.add_argument("--model", metavar="NAME", help="by the names and layouts of this network")
+    command = add(
+        "diff",
+        "print where two files differ; exit code 1 if they do",
+        "output/MobileNeXt_x0_35/latest output/MobileNeXt_x0_35/best_model",
+    )
+    command.add_argument("one", metavar="FILE", help=source)
+    command.add_argument("other", metavar="FILE", help=source)
+    command = add(
+        "average",
+        "write the mean of several checkpoints",
+        "mean.pdparams output/MobileNeXt_x0_35/epoch_8 output/MobileNeXt_x0_35/epoch_9",
+    )
+    command.add_argument("out", metavar="OUT", help="a .pdparams or .safetensors file")
+    command.add_argument("files", metavar="IN", nargs="+", help=source)
 
 
 def _add(

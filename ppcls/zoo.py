@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from ppcls.errors import UnknownName, suggestion
 
 FILE = Path(__file__).with_name("zoo.yaml")
+WEIGHTS_FILE = Path(__file__).parent / "weights" / "pretrained.yaml"
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,60 @@ def models(pattern: str = "*") -> list[Model]:
     found = [m for m in known if any(fnmatchcase(n, pattern) for n in (m.name, *m.aliases))]
     if not found:
         names = [name for m in known for name in (m.name, *m.aliases)]
-        raise UnknownName(f"no network is called '{pattern}'{suggestion(pattern, names)}")
+        holding = [name for name in names if pattern.strip("*").casefold() in name.casefold()]
+        hint = f"; '{holding[0]}' holds it" if holding else suggestion(pattern, names)
+        raise UnknownName(f"no network's name matches '{pattern}'{hint}")
     return found
+
+
+@cache
+def weights() -> Mapping[str, Mapping[str, Any]]:
+    """Published weights by the network's name: ``library``, ``top1`` and more."""
+    return yaml.safe_load(WEIGHTS_FILE.read_text(encoding="utf-8"))["networks"]
+
+
+def weights_of(model: Model) -> Mapping[str, Any] | None:
+    """The published weights of a network under any of its names."""
+    return next((weights()[n] for n in (model.name, *model.aliases) if n in weights()), None)
+
+
+def as_table(rows: Iterable[Model]) -> str:
+    """Lines for people; numbers stand below each other."""
+    cells = [["Network", "Parameters", "MACs", "Input", "Top-1", "Weights"], *map(_cells, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(
+            text.rjust(width) if 0 < i < 4 else text.ljust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(model: Model) -> list[str]:
+    aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    given = weights_of(model)
+    top1 = next((f"{value} {source}" for source, value in model.top1.items()), "-")
+    return [
+        model.name + aliases,
+        short(model.params),
+        short(model.macs),
+        str(model.image_size),
+        top1,
+        "-" if given is None else f"{given.get('top1', '')} {given['library']}".strip(),
+    ]
+
+
+def as_json(rows: Iterable[Model]) -> str:
+    """An object a line."""
+    papers = {m.name: (f.name, f.paper) for f in families() for m in f.networks}
+    lines = []
+    for model in rows:
+        family, paper = papers[model.name]
+        given = weights_of(model)
+        lines.append({**asdict(model), "family": family, "paper": paper, "weights": given})
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def short(number: int) -> str:
@@ -94,8 +148,3 @@ def short(number: int) -> str:
     value = number / unit
     decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
     return f"{value:.{decimals}f} {letter}"
-
-
-def first_top1(model: Model) -> str:
-    """The first published accuracy and its source, ``74.024 (authors)``; a dash if there is none."""
-    return next((f"{value} ({source})" for source, value in model.top1.items()), "-")

@@ -8,6 +8,8 @@ convolution of the first half.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -68,14 +70,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Clip(nn.Hardtanh):
-    """``clip(x, 0, 1)``."""
-
-    def __init__(self) -> None:
-        super().__init__(0.0, 1.0)
-
-
-GATES: dict[str, type[nn.Layer]] = {"clip": Clip, "hard_sigmoid": HardSigmoid}
+GATES: dict[str, Callable[[], nn.Layer]] = {
+    "clip": partial(HardSigmoid, slope=1.0, offset=0.0),
+    "hard_sigmoid": HardSigmoid,
+}
 
 
 class GhostModule(nn.Layer):
@@ -106,7 +104,7 @@ class GhostBottleneck(nn.Layer):
         channels_in, hidden, channels_out: widths of the ends and of the middle.
         kernel, stride: of the depthwise convolution; there is none with stride 1.
         squeezed: width of the squeeze-excitation; 0 for none.
-        gate: class of its gate.
+        gate: makes its gate.
         drop_path: probability of leaving out the path for an image in training.
     """
 
@@ -118,7 +116,7 @@ class GhostBottleneck(nn.Layer):
         kernel: int,
         stride: int,
         squeezed: int,
-        gate: type[nn.Layer],
+        gate: Callable[[], nn.Layer],
         drop_path: float,
     ):
         super().__init__()

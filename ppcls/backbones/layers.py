@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -89,15 +89,15 @@ def channel_axis(data_format: str) -> int:
 
 
 class HardSigmoid(nn.Layer):
-    """``clip(slope * x + 0.5, 0, 1)``: 1/6 in MobileNetV3's paper, 0.2 in its Paddle weights."""
+    """``clip(slope * x + offset, 0, 1)``. MobileNetV3's paper has slope 1/6, PaddleClas 0.2."""
 
-    def __init__(self, slope: float = 1 / 6):
+    def __init__(self, slope: float = 1 / 6, offset: float = 0.5):
         super().__init__()
-        self.slope = slope
+        self.slope, self.offset = slope, offset
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Maps a tensor of any shape, entry by entry."""
-        return F.hardsigmoid(x, slope=self.slope, offset=0.5)
+        return F.hardsigmoid(x, slope=self.slope, offset=self.offset)
 
 
 class SqueezeExcitation(nn.Layer):
@@ -107,7 +107,7 @@ class SqueezeExcitation(nn.Layer):
         channels: of the map.
         hidden: width between the two pointwise convolutions ``reduce`` and ``expand``.
         act: class of the activation behind ``reduce``.
-        gate: the layer behind ``expand``.
+        gate: makes the layer behind ``expand``.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SqueezeExcitation(nn.Layer):
         channels: int,
         hidden: int,
         act: type[nn.Layer] = nn.ReLU,
-        gate: type[nn.Layer] = nn.Sigmoid,
+        gate: Callable[[], nn.Layer] = nn.Sigmoid,
     ):
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2D(1)

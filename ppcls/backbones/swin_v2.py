@@ -107,7 +107,8 @@ class BiasedProjection(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """[..., C] -> [..., 3C]."""
-        bias = paddle.concat([self.q_bias, paddle.zeros_like(self.q_bias), self.v_bias])
+        no_bias = paddle.zeros(self.q_bias.shape, self.q_bias.dtype)
+        bias = paddle.concat([self.q_bias, no_bias, self.v_bias])
         return self.linear(x) + bias
 
 

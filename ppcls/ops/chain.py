@@ -123,13 +123,14 @@ class ConvUnit:
 class SqueezeUnit:
     """A squeeze-excitation: two 1x1 convolutions on the pooled map, and a gate.
 
-    ``gate_slope`` is the hard sigmoid's, 0 for a sigmoid.
+    ``gate_slope`` and ``gate_offset`` are the hard sigmoid's; a slope of 0 means a sigmoid.
     """
 
     reduce: nn.Conv2D
     expand: nn.Conv2D
     act: int
     gate_slope: float
+    gate_offset: float = 0.5
 
     @property
     def layers(self) -> list[nn.Layer]:
@@ -150,7 +151,9 @@ class SqueezeUnit:
         struct.in_h = struct.out_h = height
         struct.in_w = struct.out_w = width
         struct.reduced = self.reduce._out_channels
-        struct.gate_slope = ctypes.c_float(self.gate_slope).value  # as Paddle's operator takes it
+        # As Paddle's operator takes them.
+        struct.gate_slope = ctypes.c_float(self.gate_slope).value
+        struct.gate_offset = ctypes.c_float(self.gate_offset).value
         return channels, height, width
 
     def expected_shapes(

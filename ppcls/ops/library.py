@@ -31,7 +31,7 @@ class LayerStruct(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("dweight", "dbias", "dgamma", "dbeta")),
         *((name, ctypes.c_void_p) for name in ("weight2", "bias2", "dweight2", "dbias2")),
         ("reduced", ctypes.c_int64),
-        ("gate_slope", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("gate_slope", "gate_offset")),
     )
 
 

@@ -294,15 +294,16 @@ def _squeeze_unit(layer: nn.Layer) -> SqueezeUnit | None:
     )
     if not pointwise or type(act) not in ACTIVATIONS or not _is_global_pooling(pool):
         return None
+    offset = 0.5
     if type(gate) is nn.Sigmoid:
         slope = 0.0
     elif type(gate) is nn.Hardsigmoid:
         slope = 0.1666667  # Paddle's, in single precision, which the layer cannot change
     elif type(gate) is HardSigmoid:
-        slope = gate.slope
+        slope, offset = gate.slope, gate.offset
     else:
         return None
-    return SqueezeUnit(reduce, expand, ACTIVATIONS[type(act)], slope)
+    return SqueezeUnit(reduce, expand, ACTIVATIONS[type(act)], slope, offset)
 
 
 def _serves(x: paddle.Tensor) -> bool:

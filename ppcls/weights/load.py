@@ -13,7 +13,7 @@ from ppcls.backbones.naming import Naming
 from ppcls.errors import WeightsError
 from ppcls.ops.network import restore
 from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
-from ppcls.weights.read import NAME_TABLE, NUMBERS, open_weights
+from ppcls.weights.read import NAME_TABLE, NUMBERS, open_weights, widened
 from ppcls.weights.source import MODEL_FILE, find_weights
 from ppcls.weights.translate import recognise_naming, translate
 
@@ -173,6 +173,5 @@ def _some(names: list[str]) -> str:
 def _as_dtype(array: np.ndarray, tensor: Any) -> np.ndarray:
     dtype = str(tensor.dtype).rpartition(".")[2]
     if array.dtype == np.uint16 and "float" in dtype:
-        # Paddle writes bfloat16, which numpy lacks, as its bits: the upper half of a float32.
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = widened(array)
     return array.astype(dtype, copy=False).reshape(tensor.shape)

@@ -23,7 +23,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a ``.pdparams``, ``.safetensors`` or PyTorch file (``.pth``, ``.pt``, ``.bin``).
 
-    bfloat16, which numpy lacks, becomes float32 (but stays uint16, its bits, in ``.pdparams``).
+    bfloat16, which numpy lacks, becomes float32.
 
     Raises:
         WeightsError: the file is missing, damaged, of another kind, or holds anything but arrays.
@@ -38,7 +38,8 @@ def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     if path.suffix in torch_file.SUFFIXES:
         weights, taken = torch_file.read_torch(path, _head(path))
     else:
-        weights, taken = read_arrays(path), ""
+        # Paddle writes bfloat16 as uint16.
+        weights, taken = {n: widened(v) for n, v in read_arrays(path).items()}, ""
     weights.pop(NAME_TABLE, None)
     for name, value in weights.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMBERS:
@@ -47,6 +48,13 @@ def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     if not weights:
         raise WeightsError(f"{path}: holds no weights")
     return weights, taken
+
+
+def widened(value: Any) -> Any:
+    """Bits of bfloat16, the upper half of those of a float32 -> float32; others as they are."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint16:
+        return value
+    return (value.astype(np.uint32) << 16).view(np.float32)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -118,6 +126,6 @@ def _read_bfloat16(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         for name in names:
             start, end = header[name]["data_offsets"]
             file.seek(8 + length + start)
-            bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint32) << 16
-            arrays[name] = bits.view(np.float32).reshape(header[name]["shape"])
+            bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint16)
+            arrays[name] = widened(bits.reshape(header[name]["shape"]))
     return arrays

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import math
 
 import numpy as np
 import paddle
@@ -18,6 +17,7 @@ from ppcls.registry import BACKBONES
 SIDE = 33  # odd, and not a multiple of any stride
 CLASSES = 7
 LARGE = 8e6  # parameters
+LACKING = {"SqueezeNet1_0": 3.5}  # cells that a map lacks where convolutions do not pad
 
 
 def build(name, class_num=CLASSES, **arch):
@@ -155,8 +155,7 @@ def test_features_are_as_announced(net, side):
         assert found.shape[:2] == [2, info.channels]
         height, width = found.shape[2:]
         assert height == width
-        # Without padding, as in SqueezeNet, a map may lack a row.
-        assert abs(height - side / info.stride) < 1.5
+        assert abs(height - side / info.stride) < LACKING.get(net.arch_name, 1.5)
     strides = [info.stride for info in net.feature_info]
     assert strides == sorted(set(strides)), "one map a stride, finest first"
 
@@ -276,7 +275,7 @@ def test_dropping_happens_in_training_only(name, argument):
     known = BACKBONES.entry(name).arguments()
     if argument not in known:
         pytest.skip(f"{name} has no argument {argument}")
-    others: dict = {a: 0.0 for a in ("dropout", "drop_path_rate", "attention_dropout")}
+    others = {"dropout": 0.0, "drop_path_rate": 0.0, "attention_dropout": 0.0}
     others |= {"dropout_mode": "upscale_in_train"}  # the other one scales in evaluation
     others = {a: value for a, value in others.items() if a in known}
     images = batch()

@@ -19,11 +19,12 @@ struct Layer {
   T *running_mean, *running_variance;
   T *dweight, *dbias, *dgamma, *dbeta;
   // Squeeze-excitation: weight, bias reduce to `reduced` channels, weight2, bias2 expand again;
-  // act stands between them; the gate is a hard sigmoid of this slope, or a sigmoid (slope 0).
+  // act stands between them; the gate is a hard sigmoid, clip(slope * x + offset, 0, 1),
+  // or a sigmoid (slope 0).
   const T *weight2, *bias2;
   T *dweight2, *dbias2;
   int64_t reduced;
-  double gate_slope;
+  double gate_slope, gate_offset;
 };
 
 struct Chain {

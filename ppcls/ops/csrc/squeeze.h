@@ -37,7 +37,7 @@ inline void add_scaled(T* to, T factor, const T* from, int64_t n) {
 }
 inline T gate_of(const Layer& l, T x) {
   if (l.gate_slope == 0) return T(1) / (T(1) + std::exp(-x));
-  return std::min(std::max(T(l.gate_slope) * x + T(0.5), T(0)), T(1));
+  return std::min(std::max(T(l.gate_slope) * x + T(l.gate_offset), T(0)), T(1));
 }
 inline T gate_slope(const Layer& l, T gate) {
   if (l.gate_slope == 0) return gate * (T(1) - gate);
