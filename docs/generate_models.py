@@ -26,21 +26,21 @@ INTRODUCTION = """\
 <!-- Written by docs/generate_models.py from ppcls/zoo.yaml; do not change it by hand. -->
 
 `ppcls models` prints this table, `ppcls models 'MobileNet*'` a part of it, and
-`ppcls.create_model("MobileNetV2")` builds a network. Each has a configuration of its recipe under
-`configs/ImageNet/`; the files say what they are made of.
+`ppcls.create_model("MobileNetV2")` builds a network. Nearly all have a configuration of their
+recipe under `configs/ImageNet/`, whose first lines say where it comes from.
 
 - **Parameters**: trainable ones, with 1000 classes. PaddleClas's lists count the statistics of
   batch normalisation as parameters, too.
 - **MACs**: multiply-adds of convolutions, linear layers and attention's products for one image of
   the size in the table, as `ppcls.count_macs` counts them; others call one multiply-add a FLOP, or
   two. Pooling, normalisation, activations and the scaling of squeeze-excitation are left out.
-  torchvision, timm and the papers of transformers count attention's products as well; PaddleClas and
-  mmpretrain do not, and PaddleClas counts some of the small layers
-  (`count_macs(..., attention=False)` leaves the products out).
+  torchvision, timm and the papers of transformers count attention's products as well; PaddleClas
+  and mmpretrain do not, and PaddleClas counts some of the small layers.
+  `count_macs(net, 224, attention=False)` leaves the products out.
 - **Stated**: what the source named above a table states, parameters / MACs.
-- **Top-1**: published accuracies on the validation images of ImageNet-1k in per cent, one centre crop;
-  not measured again by us, and of different recipes. "authors" are those of the paper or their
-  repository. Where "ImageNet-22k" (or -21k) stands, the network was trained on that first.
+- **Top-1**: published accuracies on the validation images of ImageNet-1k in per cent, one centre
+  crop; not measured again by us, and of different recipes. "authors" are those of the paper or
+  their repository. Where "ImageNet-22k" (or -21k) stands, the network was trained on that first.
 """
 
 

@@ -86,10 +86,19 @@ def models(pattern: str = "*") -> list[Model]:
     found = [m for m in known if any(fnmatchcase(n, pattern) for n in (m.name, *m.aliases))]
     if not found:
         names = [name for m in known for name in (m.name, *m.aliases)]
-        holding = [name for name in names if pattern.strip("*").casefold() in name.casefold()]
-        hint = f"; '{holding[0]}' holds it" if holding else suggestion(pattern, names)
-        raise UnknownName(f"no network's name matches '{pattern}'{hint}")
+        raise UnknownName(f"no network's name matches '{pattern}'{_hint(pattern, names)}")
     return found
+
+
+def _hint(pattern: str, names: Iterable[str]) -> str:
+    """A pattern that matches: names that hold this one, in whatever case, or the nearest name."""
+    word = pattern.strip("*")
+    for name in names:
+        start = name.casefold().find(word.casefold())
+        if start >= 0:
+            held = name[start : start + len(word)]
+            return f"; did you mean '{name if held == name else f'*{held}*'}'?"
+    return suggestion(pattern, names)
 
 
 @cache

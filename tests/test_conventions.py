@@ -201,6 +201,7 @@ def test_everything_that_ppcls_names_is_there():
 
 
 COMMANDS = ["", "train", "eval", "infer", "export", "config", "config show", "config check"]
+COMMANDS += ["weights", *(f"weights {name}" for name in ("inspect", "convert", "diff", "average"))]
 
 
 def test_help_takes_no_paddle_and_gives_an_example():
@@ -219,7 +220,7 @@ def test_help_takes_no_paddle_and_gives_an_example():
     assert [line[0] for line in lines] == COMMANDS
     assert {line[1] for line in lines} == {"0"}
     assert {line[2] for line in lines} == {"False"}, "Paddle takes seconds to import"
-    assert [line[0] for line in lines if line[3] == "False"] == ["", "config"]
+    assert [line[0] for line in lines if line[3] == "False"] == ["", "config", "weights"]
 
 
 def test_a_wrong_command_line_ends_with_2():

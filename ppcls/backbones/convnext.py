@@ -25,7 +25,7 @@ from ppcls.backbones.layers import (
     rising,
     truncated_normal_initialise,
 )
-from ppcls.backbones.naming import Naming
+from ppcls.backbones.naming import Naming, Rule
 from ppcls.errors import ArgumentError
 from ppcls.registry import BACKBONES
 
@@ -57,7 +57,13 @@ VARIANTS = {
 }
 EPSILON = 1e-6  # of all normalisations
 
+# The paper knows two forms of its block: pointwise convolutions, or linear layers on maps
+# [N, H, W, C]. Ours is the first: with the CPU kernels, which keep maps channels-last in memory, it
+# takes half the time of the second (one thread, 4 images at 224: atto 0.10 s against 0.25 s, tiny
+# 0.6 s against 1.3 s). Without them the second would be 1.3 times as fast as the first.
 CHANNELS_LAST, CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 POINTWISE = re.compile(r"\.path\.(expand|project)\.weight$")
 
 
@@ -172,18 +178,14 @@ class ConvNeXt(StagedBackbone):
 
     def __init__(
         self,
-        class_num: Annotated[int, Field(ge=1)] = 1000,
-        depths: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1)] = (
-            *TINY["depths"],
-        ),
-        widths: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1)] = (
-            *TINY["widths"],
-        ),
+        class_num: Positive = 1000,
+        depths: Annotated[Sequence[Positive], Field(min_length=1)] = (3, 3, 9, 3),
+        widths: Annotated[Sequence[Positive], Field(min_length=1)] = (96, 192, 384, 768),
         layer_scale_init_value: Annotated[float, Field(ge=0)] = 1e-6,
         head_init_scale: Annotated[float, Field(ge=0)] = 1.0,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        in_channels: Annotated[int, Field(ge=1)] = 3,
+        dropout: Rate = 0.0,
+        drop_path_rate: Rate = 0.0,
+        in_channels: Positive = 3,
     ):
         super().__init__()
         if len(depths) != len(widths):
@@ -196,11 +198,14 @@ class ConvNeXt(StagedBackbone):
             ("norm", ChannelNorm(channels)),
         )
         rates = iter(rising(drop_path_rate, sum(depths)))
-        stages = []
+        stages: list[Stage] = []
         for depth, width in zip(depths, widths, strict=True):
             blocks = nn.Sequential()
             if stages:
-                halve = [("norm", ChannelNorm(channels)), ("conv", nn.Conv2D(channels, width, 2, 2))]
+                halve = [
+                    ("norm", ChannelNorm(channels)),
+                    ("conv", nn.Conv2D(channels, width, 2, 2)),
+                ]
                 blocks.add_sublayer("downsample", nn.Sequential(*halve))
             for i in range(depth):
                 blocks.add_sublayer(str(i), Block(width, layer_scale_init_value, next(rates)))
@@ -234,7 +239,7 @@ class ConvNeXt(StagedBackbone):
             (r"^head\.norm\.", "norm."),
             (r"^classifier\.", "head."),
         ]
-        torchvision = [
+        torchvision: list[Rule] = [
             (r"^stem\.conv\.", "features.0.0."),
             (r"^stem\.norm\.", "features.0.1."),
             (r"^stages\.(\d+)\.", _torchvision_stage),
@@ -270,7 +275,7 @@ class ConvNeXt(StagedBackbone):
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None
     ) -> dict[str, np.ndarray]:
-        """Turns PaddleClas's linear layers [in, out] into pointwise convolutions [out, in, 1, 1]."""
+        """Turns PaddleClas's linear layers [in, out] into convolutions [out, in, 1, 1]."""
         if naming is None or naming.torch:
             return weights
         return weights | {

@@ -50,6 +50,7 @@ HEAD_WIDTH = 1280
 SQUEEZE = 0.25  # width inside a squeeze-excitation, as a share of a block's input
 
 # The coefficients of the authors' code; Section 3.3 of the paper says how B1 to B7 follow from B0.
+# Only PaddleClas has B0_small: B0 without what is slow on a phone.
 LITE: dict[str, Any] = {"lite": True, "padding": "SAME"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "EfficientNetB0_small": {"squeeze": False, "padding": "symmetric"},

@@ -7,6 +7,7 @@ maps are large and narrow; and the training images grow with the epochs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import paddle
@@ -24,6 +25,7 @@ from ppcls.backbones.layers import (
     rising,
 )
 from ppcls.backbones.naming import TIMM_INVERTED_RESIDUALS, Naming, Rule
+from ppcls.errors import ArgumentError
 from ppcls.registry import BACKBONES
 
 # Table 4 of the paper. t: expansion, s: stride of the first block; all kernels are 3x3
@@ -43,29 +45,29 @@ HEAD_WIDTH = 1280
 # as the first stage. Images: in training at most `train_size`, then `image_size`.
 VARIANTS = {
     "EfficientNetV2_S": {
-        "widths": (24, 48, 64, 128, 160, 256),
-        "depths": (2, 4, 4, 6, 9, 15),
+        "widths": [24, 48, 64, 128, 160, 256],
+        "depths": [2, 4, 4, 6, 9, 15],
         "train_size": 300,
         "image_size": 384,
         "dropout": 0.2,
     },
     "EfficientNetV2_M": {
-        "widths": (24, 48, 80, 160, 176, 304, 512),
-        "depths": (3, 5, 5, 7, 14, 18, 5),
+        "widths": [24, 48, 80, 160, 176, 304, 512],
+        "depths": [3, 5, 5, 7, 14, 18, 5],
         "train_size": 384,
         "image_size": 480,
         "dropout": 0.3,
     },
     "EfficientNetV2_L": {
-        "widths": (32, 64, 96, 192, 224, 384, 640),
-        "depths": (4, 7, 7, 10, 19, 25, 7),
+        "widths": [32, 64, 96, 192, 224, 384, 640],
+        "depths": [4, 7, 7, 10, 19, 25, 7],
         "train_size": 384,
         "image_size": 480,
         "dropout": 0.4,
     },
     "EfficientNetV2_XL": {
-        "widths": (32, 64, 96, 192, 256, 512, 640),
-        "depths": (4, 8, 8, 16, 24, 32, 8),
+        "widths": [32, 64, 96, 192, 256, 512, 640],
+        "depths": [4, 8, 8, 16, 24, 32, 8],
         "train_size": 384,
         "image_size": 512,
         "dropout": 0.4,
@@ -108,7 +110,7 @@ class FusedMBConv(nn.Layer):
 
 
 Numbers = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=len(STAGES))
+    Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=len(STAGES))
 ]
 
 
@@ -147,6 +149,8 @@ class EfficientNetV2(EfficientNetBase):
         padding: EfficientPadding = "nominal",
     ):
         super().__init__()
+        if len(depths) != len(widths):
+            raise ArgumentError("depths", f"{len(depths)} depths, but {len(widths)} widths")
         self.train_size, self.image_size = train_size, image_size
         # One more, since the authors' rule would reach the rate only behind the last block.
         rates = iter(rising(drop_path_rate, sum(depths) + 1))

@@ -9,7 +9,7 @@ squeeze-excitation near the end only, and a wide layer behind the pooling.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from paddle import nn
 from pydantic import Field
@@ -45,7 +45,7 @@ SQUEEZE = 4  # reduction of the squeeze-excitations
 
 # timm's own networks: the layer behind the pooling has a bias, the dropout scales in training.
 TIMM = {"head_bias": True, "dropout_mode": "upscale_in_train"}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "PPLCNet_x0_25": {"width": 0.25},
     "PPLCNet_x0_35": {"width": 0.35},
     "PPLCNet_x0_5": {"width": 0.5},

@@ -42,20 +42,14 @@ TINY: dict[str, Any] = {"depth": 12, "width": 192, "heads": 3}
 SMALL: dict[str, Any] = {"depth": 12, "width": 384, "heads": 6}
 BASE: dict[str, Any] = {"depth": 12, "width": 768, "heads": 12}
 LARGE: dict[str, Any] = {"depth": 24, "width": 1024, "heads": 16}
+EARLY_SMALL: dict[str, Any] = {"depth": 8, "width": 768, "heads": 8, "mlp_ratio": 3.0}
+EARLY_SMALL |= {"qkv_bias": False, "qk_scale": 768**-0.5, "epsilon": 1e-5}
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "ViT_small_patch16_224": {
-        "depth": 8,
-        "width": 768,
-        "heads": 8,
-        "mlp_ratio": 3.0,
-        "qkv_bias": False,
-        "qk_scale": 768**-0.5,
-        "epsilon": 1e-5,
-    },
+    "ViT_small_patch16_224": EARLY_SMALL,
     "ViT_base_patch16_224": BASE,
     "ViT_base_patch16_384": BASE | {"image_size": 384},
     "ViT_base_patch32_384": BASE | {"image_size": 384, "patch_size": 32},
@@ -251,7 +245,7 @@ class VisionTransformer(Backbone):
         return [patches.transpose([0, 2, 1]).reshape(shape)]
 
     def reset_classifier(self, class_num: int) -> None:
-        """Replaces the classifier, or both, by freshly initialised ones for ``class_num`` classes."""
+        """Replaces the classifier, or both, by fresh ones for ``class_num`` classes."""
         self.class_num = class_num
         self.classifier = nn.Linear(self.num_features, class_num)
         truncated_normal_initialise(self.classifier)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.errors import UsageError, WeightsError
+from ppcls.errors import UnknownName, UsageError, WeightsError
 from ppcls.registry import BACKBONES
-from ppcls.weights.load import WeightReport, load_weights
-from ppcls.weights.read import open_weights
+from ppcls.weights.load import WeightReport, load_weights, read_checked
 from ppcls.weights.source import find_weights
 from ppcls.weights.translate import recognise_naming, translate
 from ppcls.weights.write import check_suffix, write_weights
+
+HEAD = ("name", "shape", "dtype", "min", "max", "mean")
 
 
 def inspect(source: str, names_only: bool, model: str | None) -> int:
@@ -25,19 +26,19 @@ def inspect(source: str, names_only: bool, model: str | None) -> int:
     Returns:
         1 if the network cannot load it, else 0.
     """
+    _check_model(model)
     path = find_weights(source)
-    weights, taken = open_weights(path)
+    weights, taken = read_checked(path)
     if names_only:
         sys.stdout.write("".join(f"{name}\n" for name in weights))
         return 0
-    rows = [("name", "shape", "dtype", "min", "max", "mean")]
-    rows += [_row(name, array) for name, array in weights.items()]
+    rows = [HEAD, *(_row(name, array) for name, array in weights.items())]
     sys.stdout.write(f"{path}{f' ({taken})' if taken else ''}\n\n{_table(rows)}\n")
     sys.stdout.write(f"{_summary(weights)}\n")
     if model is None:
         return 0
     try:
-        _, report = _load_into(model, weights)
+        _, report = _load_into(model, path, weights)
     except WeightsError as error:
         sys.stdout.write(f"{model} does not load it: {error}\n")
         return 1
@@ -48,16 +49,14 @@ def inspect(source: str, names_only: bool, model: str | None) -> int:
 def convert(source: str, out: str, model: str | None) -> int:
     """Writes weights to another kind of file; with ``model``, by that network's own names."""
     check_suffix(Path(out))
+    _check_model(model)
     path = find_weights(source)
-    weights, taken = open_weights(path)
+    weights, taken = read_checked(path)
     if model is None:
         write_weights(Path(out), weights)
         sys.stdout.write(f"{out}: {_summary(weights)}{f' ({taken})' if taken else ''}\n")
         return 0
-    try:
-        net, report = _load_into(model, weights)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    net, report = _load_into(model, path, weights)
     write_weights(Path(out), net.state_dict())
     sys.stdout.write(f"{out}: {report}{_settings(report)}\n")
     return 0
@@ -69,7 +68,7 @@ def diff(one: str, other: str) -> int:
     Returns:
         1 if they do, 0 if they hold the same.
     """
-    left, right = (open_weights(find_weights(source))[0] for source in (one, other))
+    left, right = (read_checked(find_weights(source))[0] for source in (one, other))
     lines = [f"only in {one}: {name}" for name in left if name not in right]
     lines += [f"only in {other}: {name}" for name in right if name not in left]
     common = [name for name in left if name in right]
@@ -88,7 +87,7 @@ def average(out: str, sources: Sequence[str]) -> int:
     first: dict[str, np.ndarray] = {}
     sums: dict[str, np.ndarray] = {}
     for source in sources:
-        weights, _ = open_weights(find_weights(source))
+        weights, _ = read_checked(find_weights(source))
         first = first or weights
         _check_same(sources[0], first, source, weights)
         for name, array in weights.items():
@@ -99,7 +98,9 @@ def average(out: str, sources: Sequence[str]) -> int:
             else:
                 sums[name] = array.astype(np.float64)
     mean = {
-        name: (total / len(sources)).astype(first[name].dtype) if total.dtype.kind == "f" else total
+        name: np.asarray(total / len(sources), first[name].dtype)
+        if total.dtype.kind == "f"
+        else total
         for name, total in sums.items()
     }
     write_weights(Path(out), mean)
@@ -124,7 +125,9 @@ def _check_same(
             raise WeightsError(f"{other}: the type of '{name}' is {types}")
 
 
-def _load_into(model: str, weights: Mapping[str, np.ndarray]) -> tuple[Any, WeightReport]:
+def _load_into(
+    model: str, path: Path, weights: Mapping[str, np.ndarray]
+) -> tuple[Any, WeightReport]:
     """A network with as many classes as the weights have, and what became of the weights."""
     net = _network(model)
     if hasattr(net, "classifier_names"):
@@ -137,7 +140,15 @@ def _load_into(model: str, weights: Mapping[str, np.ndarray]) -> tuple[Any, Weig
         ]
         if shapes and shapes[0][-1] != net.class_num:
             net = _network(model, class_num=int(shapes[0][-1]))
-    return net, load_weights(net, weights)
+    return net, load_weights(net, path)
+
+
+def _check_model(model: str | None) -> None:
+    try:
+        if model is not None:
+            BACKBONES.entry(model)
+    except UnknownName as error:
+        raise UsageError(str(error)) from None
 
 
 def _network(model: str, **arguments: int) -> Any:

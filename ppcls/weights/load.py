@@ -12,8 +12,9 @@ import numpy as np
 from ppcls.backbones.naming import Naming
 from ppcls.errors import WeightsError
 from ppcls.ops.network import restore
+from ppcls.weights.bfloat16 import to_float32
 from ppcls.weights.manifest import MANIFEST_FILE, read_manifest, verify_files
-from ppcls.weights.read import NAME_TABLE, NUMBERS, open_weights, widened
+from ppcls.weights.read import NAME_TABLE, NUMBERS, open_weights
 from ppcls.weights.source import MODEL_FILE, find_weights
 from ppcls.weights.translate import recognise_naming, translate
 
@@ -90,7 +91,7 @@ def load_weights(
     if isinstance(source, Mapping):
         weights, taken = _arrays(source), ""
     else:
-        weights, taken = _read(find_weights(source))
+        weights, taken = read_checked(find_weights(source))
     state = net.state_dict()
     naming = recognise_naming(net, weights)
     translated, unexpected = translate(net, weights, naming)
@@ -110,7 +111,8 @@ def load_weights(
     return report
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
+def read_checked(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """As ``open_weights``, but holds the file of a checkpoint against its manifest first."""
     if path.name == MODEL_FILE and (path.parent / MANIFEST_FILE).is_file():
         verify_files(path.parent, read_manifest(path.parent), required=[MODEL_FILE])
     return open_weights(path)
@@ -173,5 +175,5 @@ def _some(names: list[str]) -> str:
 def _as_dtype(array: np.ndarray, tensor: Any) -> np.ndarray:
     dtype = str(tensor.dtype).rpartition(".")[2]
     if array.dtype == np.uint16 and "float" in dtype:
-        array = widened(array)
+        array = to_float32(array)
     return array.astype(dtype, copy=False).reshape(tensor.shape)

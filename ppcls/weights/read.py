@@ -12,6 +12,7 @@ import numpy as np
 
 from ppcls.errors import WeightsError
 from ppcls.weights import torch_file
+from ppcls.weights.bfloat16 import to_float32
 from ppcls.weights.unpickle import Damaged, Refused, explain, load_pickle
 
 NUMBERS = "fiub"  # numpy's kinds: floats, integers, booleans
@@ -38,8 +39,9 @@ def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     if path.suffix in torch_file.SUFFIXES:
         weights, taken = torch_file.read_torch(path, _head(path))
     else:
-        # Paddle writes bfloat16 as uint16.
-        weights, taken = {n: widened(v) for n, v in read_arrays(path).items()}, ""
+        weights, taken = read_arrays(path), ""
+    if path.suffix == ".pdparams":  # where uint16 means bfloat16
+        weights |= {n: to_float32(v) for n, v in weights.items() if _is_uint16(v)}
     weights.pop(NAME_TABLE, None)
     for name, value in weights.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in NUMBERS:
@@ -48,13 +50,6 @@ def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
     if not weights:
         raise WeightsError(f"{path}: holds no weights")
     return weights, taken
-
-
-def widened(value: Any) -> Any:
-    """Bits of bfloat16, the upper half of those of a float32 -> float32; others as they are."""
-    if not isinstance(value, np.ndarray) or value.dtype != np.uint16:
-        return value
-    return (value.astype(np.uint32) << 16).view(np.float32)
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -87,6 +82,10 @@ def _head(path: Path) -> bytes:
     if not head:
         raise WeightsError(f"{path}: is empty (0 bytes)")
     return head
+
+
+def _is_uint16(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.uint16
 
 
 def _is_named(value: Any) -> bool:
@@ -127,5 +126,5 @@ def _read_bfloat16(path: Path, names: list[str]) -> dict[str, np.ndarray]:
             start, end = header[name]["data_offsets"]
             file.seek(8 + length + start)
             bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint16)
-            arrays[name] = widened(bits.reshape(header[name]["shape"]))
+            arrays[name] = to_float32(bits.reshape(header[name]["shape"]))
     return arrays

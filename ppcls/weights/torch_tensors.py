@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ppcls.weights.bfloat16 import to_float32
 from ppcls.weights.unpickle import ADMITTED as PLAIN
 from ppcls.weights.unpickle import Function, Refused
 
-# PyTorch's names -> how numpy stores the numbers. numpy lacks bfloat16: its bits are those of the
-# upper half of a float32.
+# PyTorch's names -> how numpy stores the numbers.
 BFLOAT16 = "bfloat16"
 DTYPES = {
     "float64": "f8",
@@ -85,9 +85,9 @@ def view(tensor: Tensor, raw: np.ndarray, order: Literal["<", ">"]) -> np.ndarra
     array = _checked_view(numbers, tensor.offset, tensor.size, tensor.stride)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if tensor.dtype == BFLOAT16:
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = to_float32(array)
     elif tensor.dtype == "bool":
-        array = array != 0
+        array = np.asarray(array != 0)
     array.flags.writeable = False
     return array
 

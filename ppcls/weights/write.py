@@ -12,6 +12,8 @@ import numpy as np
 from ppcls.errors import EnvironmentProblem, UsageError
 
 SUFFIXES = (".pdparams", ".safetensors")
+# What Paddle lacks; it would take uint16 for the bits of bfloat16.
+SIGNED = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
 
 
 def check_suffix(path: Path) -> None:
@@ -51,7 +53,9 @@ def _write_paddle(path: Path, weights: Mapping[str, Any]) -> None:
     import paddle
 
     tensors = {
-        name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+        name: paddle.to_tensor(value.astype(SIGNED.get(value.dtype.name, value.dtype), copy=False))
+        if isinstance(value, np.ndarray)
+        else value
         for name, value in weights.items()
     }
     paddle.save(tensors, str(path))
@@ -61,7 +65,7 @@ def _write_safetensors(path: Path, weights: Mapping[str, Any]) -> None:
     from safetensors.numpy import save
 
     arrays = {
-        name: np.ascontiguousarray(value if isinstance(value, np.ndarray) else value.numpy())
+        name: np.asarray(value if isinstance(value, np.ndarray) else value.numpy(), order="C")
         for name, value in weights.items()
     }
     path.write_bytes(save(arrays))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
+from functools import cache
 
 import numpy as np
 import paddle
@@ -11,6 +13,7 @@ import pytest
 from paddle.static import InputSpec
 
 import ppcls
+from ppcls import zoo
 from ppcls.backbones.base import Backbone
 from ppcls.registry import BACKBONES
 
@@ -50,24 +53,13 @@ def rows():
     return sorted(found.values())
 
 
-def size_of(name):
-    import fnmatch
+@cache
+def sizes():
+    return {n: m.params for m in zoo.models() for n in (m.name, *m.aliases)}
 
-    big = [
-        "ViT*",
-        "DeiT*",
-        "Swin*",
-        "ConvNeXt_[tsblx]*",
-        "*ResNe*",
-        "EfficientNetB[2-7]",
-        "EfficientNet_lite[3-4]",
-        "EfficientNetV2*",
-        "PPLCNetV2_large",
-        "PPLCNet_x2_5",
-        "MobileNetV2_x2_0",
-        "ConvNeXt_[pn]*",
-    ]
-    return 1e7 if any(fnmatch.fnmatch(name, b) for b in big) else 1e6
+
+def size_of(name):
+    return sizes().get(name, math.inf)
 
 
 def smallest_of_each_family():

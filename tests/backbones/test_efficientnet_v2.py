@@ -12,6 +12,7 @@ import pytest
 import ppcls
 from ppcls.backbones.efficientnet import MBConv
 from ppcls.backbones.efficientnet_v2 import FusedMBConv
+from ppcls.errors import ArgumentError
 
 # Trainable parameters of timm, and the sizes of the images in training and evaluation.
 PUBLISHED = {
@@ -24,7 +25,7 @@ PUBLISHED = {
 
 def small(**arguments):
     paddle.seed(1)
-    widths, depths = (8, 16, 16, 24, 24), (1, 2, 1, 1, 2)
+    widths, depths = [8, 16, 16, 24, 24], [1, 2, 1, 1, 2]
     return ppcls.create_model(
         "EfficientNetV2_S", class_num=5, widths=widths, depths=depths, **arguments
     )
@@ -53,8 +54,8 @@ def test_stages():
 
 
 def test_widths_and_depths_have_the_same_number():
-    with pytest.raises(ValueError, match="argument"):
-        ppcls.create_model("EfficientNetV2_S", widths=(8, 16), depths=(1, 2, 3))
+    with pytest.raises(ArgumentError, match="3 depths, but 2 widths"):
+        ppcls.create_model("EfficientNetV2_S", widths=[8, 16], depths=[1, 2, 3])
 
 
 @pytest.mark.parametrize("expansion", [1, 4])

@@ -171,6 +171,21 @@ def test_a_file_from_before_the_order_of_bytes_was_written(tmp_path):
     np.testing.assert_array_equal(read_weights(path)["a"], BASE)
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "value", "dtype"),
+    [
+        ("BFloat16Storage", b"\x20\xc0", -2.5, "float32"),
+        ("BoolStorage", b"\x02", True, "bool"),
+        ("HalfStorage", b"\x00\x3e", 1.5, "float16"),
+    ],
+)
+def test_single_numbers_stay_arrays(tmp_path, kind, data, value, dtype):
+    content = {"a": view(storage("0", 1, kind), 0, (), ())}
+    found = read_weights(write_zip(tmp_path / "w.pth", content, {"0": data}))["a"]
+    assert isinstance(found, np.ndarray)
+    assert (found.shape, found.dtype, found.item()) == ((), dtype, value)
+
+
 def test_arrays_are_not_to_be_written_to(tmp_path):
     found = read_weights(write_arrays(tmp_path / "w.pth", {"a": BASE}))
     with pytest.raises(ValueError, match="read-only"):

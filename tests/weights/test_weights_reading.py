@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import struct
 
@@ -63,6 +64,23 @@ def test_what_paddle_saves_as_safetensors_is_read(tmp_path):
     except ValueError:
         pytest.skip("this Paddle (before 3.3) does not write safetensors")
     same(read_weights(path))
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    expected = {"a": np.float32([1, -2.5, 3.140625]), "b": np.array(0.5, "float32")}
+    tensors = {name: paddle.to_tensor(v).astype("bfloat16") for name, v in expected.items()}
+    paddle.save(tensors, str(tmp_path / "w.pdparams"))
+    same(read_weights(tmp_path / "w.pdparams"), expected)
+    header = {
+        "a": {"dtype": "BF16", "shape": [3], "data_offsets": [4, 10]},
+        "b": {"dtype": "BF16", "shape": [], "data_offsets": [2, 4]},
+        "c": {"dtype": "U16", "shape": [1], "data_offsets": [0, 2]},
+    }
+    text = json.dumps(header).encode()
+    data = struct.pack("<5H", 7, 0x3F00, 0x3F80, 0xC020, 0x4049)
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    same(read_weights(path), {**expected, "c": np.uint16([7])})
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
