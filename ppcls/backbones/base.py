@@ -74,11 +74,16 @@ class Backbone(nn.Layer):
         """
         return weights
 
+    def fuse(self) -> None:
+        """Merges what only training keeps apart, for export; the answers stay as they are."""
+
     def adopt(self, **settings: Any) -> dict[str, Any]:
         """Sets what a whole network has in common and no parameter tells; returns what changed.
 
         Args:
             settings: see ``layers.change_settings``; each is an argument of the constructor too.
+
+        CPU kernels look at the layers once: ``ppcls.ops.accelerate`` has to be called again.
         """
         changed = {
             k: v for k, v in settings.items() if k not in self.settings or self.settings[k] != v

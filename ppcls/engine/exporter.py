@@ -59,6 +59,7 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     folder = _own_folder(config)
     images = _sample_batch(config, pipeline)
     expected = _run(net, images)
+    net.fuse()
     with written_whole(folder) as new:
         _save_program(net, config.Global.image_shape, new)
         description = _describe(config, state, labels, new)

