@@ -1,6 +1,6 @@
 """Counts every network of the zoo and writes the figures into ppcls/zoo.yaml and docs/models.md.
 
-python docs/generate_models.py              # all of them: some minutes, 6 GiB of memory
+python docs/generate_models.py              # all of them: some minutes, 2 GiB of memory
 python docs/generate_models.py 'GhostNet*'  # some of them
 python docs/generate_models.py --check      # writes nothing; fails if something is not current
 """

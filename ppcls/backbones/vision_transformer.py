@@ -185,7 +185,7 @@ class VisionTransformer(Backbone):
         super().__init__()
         if width % heads:
             raise ArgumentError("heads", f"{heads} heads cannot share a width of {width} evenly")
-        self.class_num, self.num_features, self.distilled = class_num, width, distilled
+        self.num_features, self.distilled = width, distilled
         self.patch_size, self.grid = patch_size, math.ceil(image_size / patch_size)
         self.feature_info = [FeatureInfo(patch_size, width)]
 
@@ -209,11 +209,9 @@ class VisionTransformer(Backbone):
             for rate in rising(drop_path_rate, depth)
         )
         self.norm = nn.LayerNorm(width, epsilon)
-        self.classifier = nn.Linear(width, class_num)
-        if distilled:
-            self.distillation_classifier = nn.Linear(width, class_num)
+        self.reset_classifier(class_num)
         truncated_normal_initialise(self)
-        for name in self.no_weight_decay():
+        for name in sorted(self.no_weight_decay()):
             nn.initializer.TruncatedNormal(0.0, 0.02)(getattr(self, name))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:

@@ -103,9 +103,11 @@ def test_config_check_goes_through_all_files(cli, config_file, tmp_path):
 
 
 def test_shipped_configurations_are_right(cli):
-    files = sorted((support.ROOT / "configs").glob("*/**/*.yaml"))
-    files = [path for path in files if "_base_" not in path.parts]
-    assert len(files) >= 6
+    """Some of them; ``config/test_shipped_configs.py`` has all."""
+    configs = support.ROOT / "configs"
+    folders = ("quick_start", "ImageNet/MobileNeXt", "ImageNet/SqueezeNet", "ImageNet/PPLCNet")
+    files = [path for folder in folders for path in sorted((configs / folder).glob("*.yaml"))]
+    assert len(files) >= 19
     done = cli("config", "check", *files)
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [f"{path}: ok" for path in files]

@@ -118,8 +118,8 @@ def test_keys_that_are_coming_are_not_there_yet(key: str) -> None:
     assert any(fnmatchcase(key, pattern) for pattern in NOT_YET), "take it off the list"
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_every_file_is_right_without_what_is_coming(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", VARIANTS, ids=relative)
+def test_every_recipe_is_right_without_what_is_coming(path: Path, tmp_path: Path) -> None:
     config = stand_in(path, tmp_path)
     assert config.warnings == ()
     config.require("Loss.Train", "Optimizer", "DataLoader.Train", purpose="training")
