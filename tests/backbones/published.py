@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import math
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +48,16 @@ def check_logits(net: Any, expected: dict[str, Any]) -> ppcls.WeightReport:
     np.testing.assert_allclose(logits[:, : known.shape[1]], known, rtol=0, atol=tolerance)
     assert abs(logits.std() / expected["logits_std"] - 1) < 1e-3
     return report
+
+
+def trainable(net: Any) -> int:
+    """How many numbers training changes."""
+    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
+
+
+def draw_state(layer: Any) -> None:
+    """Gives a layer weights and running statistics that leave nothing at zero or one."""
+    state = layer.state_dict()
+    shapes = {name: list(value.shape) for name, value in state.items()}
+    for name, value in formulas().state_dict(shapes).items():
+        state[name].set_value(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from itertools import accumulate
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+import published
 import pytest
 from paddle import nn
 
@@ -33,10 +33,6 @@ PUBLISHED = {
 }
 
 
-def parameters(net):
-    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
-
-
 def pictures(side, seed=0):
     pixels = np.random.default_rng(seed).standard_normal((2, 3, side, side))
     return paddle.to_tensor(pixels.astype("float32"))
@@ -51,7 +47,7 @@ def logits_of(net, images):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_size(name):
     net = ppcls.create_model(name)
-    assert (parameters(net), net.image_size) == PUBLISHED[name]
+    assert (published.trainable(net), net.image_size) == PUBLISHED[name]
 
 
 def test_lite_grows_between_stem_and_head_only():

@@ -36,7 +36,7 @@ def small(**arguments):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_size(name):
     net = ppcls.create_model(name)
-    parameters = sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
+    parameters = published.trainable(net)
     assert (parameters, net.train_size, net.image_size) == PUBLISHED[name]
 
 

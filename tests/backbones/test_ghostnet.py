@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import paddle
@@ -17,10 +16,6 @@ from ppcls.backbones.ghostnet import STAGES, GhostBottleneck, GhostModule, HardS
 from ppcls.errors import WeightsError
 
 TIMM = json.loads((published.REFERENCE / "torch" / "timm-ghostnet_100.json").read_text())
-
-
-def trainable(net):
-    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
 
 
 def pixels(channels, side=5):
@@ -38,13 +33,13 @@ def test_the_table_is_the_papers():
 
 def test_width_1_3_has_the_published_size():
     net = ppcls.create_model("GhostNet_x1_3")
-    assert round(trainable(net) / 1e6, 3) == 7.353
+    assert round(published.trainable(net) / 1e6, 3) == 7.353
     assert abs(ppcls.count_macs(net, 224) / 1e6 - 226) < 2  # the paper's figure
 
 
 def test_the_network_for_timms_weights_is_as_large_as_timms():
     # timm's head has one bias where this one has a factor and an offset of a normalisation.
-    assert trainable(ppcls.create_model("GhostNet_x1_0_timm")) == 5_182_508 + 1280
+    assert published.trainable(ppcls.create_model("GhostNet_x1_0_timm")) == 5_182_508 + 1280
 
 
 def test_squeezed_widths():

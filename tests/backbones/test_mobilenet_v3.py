@@ -16,10 +16,6 @@ from ppcls.backbones.mobilenet_v3 import TABLES, InvertedResidual, Row
 fill = published.formulas()
 
 
-def trainable(net):
-    return sum(p.size for p in net.parameters() if not p.stop_gradient)
-
-
 def build(name, **arguments):
     paddle.seed(3)
     return ppcls.create_model(name, class_num=5, **arguments)
@@ -41,7 +37,7 @@ def test_the_tables_are_the_papers():
     ("name", "millions"), [("MobileNetV3_small_x1_25", 3.62), ("MobileNetV3_large_x0_35", 2.10)]
 )
 def test_further_widths_have_the_size_that_paddleclas_gives(name, millions):
-    assert trainable(ppcls.create_model(name)) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert published.trainable(ppcls.create_model(name)) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
 # torchvision's and timm's sizes.
@@ -56,7 +52,7 @@ def test_further_widths_have_the_size_that_paddleclas_gives(name, millions):
     ],
 )
 def test_the_papers_networks_have_the_known_size(name, parameters):
-    assert trainable(ppcls.create_model(name)) == parameters
+    assert published.trainable(ppcls.create_model(name)) == parameters
 
 
 def test_the_papers_networks_cost_what_the_paper_says():

@@ -19,10 +19,6 @@ FIGURES = {k: v for k, v in published.figures().items() if k.startswith("MobileN
 fill = published.formulas()
 
 
-def trainable(net) -> int:
-    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
-
-
 @pytest.fixture(scope="module", params=sorted(FIGURES))
 def network(request):
     return ppcls.create_model(request.param), FIGURES[request.param]
@@ -39,7 +35,7 @@ def test_names_shapes_and_order_are_the_published_ones(network):
     ("name", "millions"), [("MobileNeXt_x0_5", 2.152), ("MobileNeXt_x1_4", 6.126)]
 )
 def test_further_widths_have_the_published_size(name, millions):
-    assert round(trainable(ppcls.create_model(name)) / 1e6, 3) == millions
+    assert round(published.trainable(ppcls.create_model(name)) / 1e6, 3) == millions
 
 
 def test_the_table_is_the_papers():

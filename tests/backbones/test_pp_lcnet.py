@@ -18,18 +18,6 @@ from ppcls.errors import WeightsError
 fill = published.formulas()
 
 
-def draw_state(layer):
-    """Gives weights and running statistics that leave nothing at zero or one."""
-    state = layer.state_dict()
-    shapes = {name: list(value.shape) for name, value in state.items()}
-    for name, value in fill.state_dict(shapes).items():
-        state[name].set_value(value)
-
-
-def trainable(net):
-    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
-
-
 def test_the_table_is_the_papers():
     assert sum(n for _, _, n, _, _ in STAGES) == 13
     assert math.prod(s for _, _, _, s, _ in STAGES) * 2 == 32
@@ -49,12 +37,12 @@ def test_the_table_is_the_papers():
 )
 def test_further_widths_have_the_published_size(name, size):
     digits = len(str(size).partition(".")[2])
-    assert round(trainable(ppcls.create_model(name)) / 1e6, digits) == size
+    assert round(published.trainable(ppcls.create_model(name)) / 1e6, digits) == size
 
 
 def test_a_block_is_its_formula():
     block = DepthwiseSeparable(16, 24, kernel=5, stride=2, squeeze=True)
-    draw_state(block)
+    published.draw_state(block)
     block.eval()
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 16, 9, 7)).astype("float32"))
 
@@ -80,7 +68,7 @@ def test_the_published_dropout_makes_the_vector_smaller_in_evaluation():
     logits = []
     for mode in ("upscale_in_train", "downscale_in_infer"):
         net = ppcls.create_model("PPLCNet_x0_25", 5, dropout_mode=mode)
-        draw_state(net)
+        published.draw_state(net)
         net.classifier.bias.set_value(paddle.zeros([5]))
         net.eval()
         logits.append(net(paddle.to_tensor(fill.images(32))).numpy())

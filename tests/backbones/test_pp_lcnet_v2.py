@@ -16,21 +16,9 @@ from ppcls.errors import WeightsError
 fill = published.formulas()
 
 
-def trainable(net):
-    return sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient)
-
-
-def draw_state(layer):
-    """Gives weights and running statistics that leave nothing at zero or one."""
-    state = layer.state_dict()
-    shapes = {name: list(value.shape) for name, value in state.items()}
-    for name, value in fill.state_dict(shapes).items():
-        state[name].set_value(value)
-
-
 def small(class_num=5):
     net = ppcls.create_model("PPLCNetV2_small", class_num)
-    draw_state(net)
+    published.draw_state(net)
     net.eval()
     return net
 
@@ -51,13 +39,13 @@ def test_the_table_is_the_published_one():
     assert sizes == [[1, 1], [1, 1], [2] + [3] * 7, [2, 3]]
     shortcuts = [[block.has_shortcut for block in stage] for stage in net.stages]
     assert shortcuts == [[False, False], [False, False], [False] * 8, [False, True]]
-    assert trainable(net) == 10_716_840  # as published: with the fused convolutions
+    assert published.trainable(net) == 10_716_840  # as published: with the fused convolutions
 
 
 @pytest.mark.parametrize(("stride", "sizes"), [(1, [5, 3, 1]), (2, [5, 3])])
 def test_all_sizes_are_summed(stride, sizes):
     layer = MultiSizeDepthwise(4, 5, stride)
-    draw_state(layer)
+    published.draw_state(layer)
     layer.eval()
     assert [branch.conv.weight.shape[-1] for branch in layer.branches] == sizes
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 4, 9, 8)).astype("float32"))
@@ -69,7 +57,7 @@ def test_all_sizes_are_summed(stride, sizes):
 @pytest.mark.parametrize("side", [64, 33])
 def test_a_fused_network_answers_as_before(side):
     net = small()
-    logits, before = net(images(side)).numpy(), trainable(net)
+    logits, before = net(images(side)).numpy(), published.trainable(net)
     branches = sum(
         math.prod(p.shape)
         for layer in net.sublayers()
@@ -80,7 +68,7 @@ def test_a_fused_network_answers_as_before(side):
     macs = ppcls.count_macs(net, side)
     net.fuse()
     np.testing.assert_allclose(net(images(side)).numpy(), logits, rtol=0, atol=1e-5 * logits.std())
-    assert trainable(net) == before - branches
+    assert published.trainable(net) == before - branches
     assert ppcls.count_macs(net, side) < macs
     assert not any(isinstance(layer, MultiSizeDepthwise) for layer in net.sublayers())
     net.fuse()

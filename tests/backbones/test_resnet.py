@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -18,17 +16,9 @@ from ppcls.errors import ArgumentError, WeightsError
 fill = published.formulas()
 
 
-def draw_state(layer):
-    """Gives weights and running statistics that leave nothing at zero or one."""
-    state = layer.state_dict()
-    shapes = {name: list(value.shape) for name, value in state.items()}
-    for name, value in fill.state_dict(shapes).items():
-        state[name].set_value(value)
-
-
 def drawn(name, **arguments):
     net = ppcls.create_model(name, 5, **arguments)
-    draw_state(net)
+    published.draw_state(net)
     net.eval()
     return net
 
@@ -71,7 +61,7 @@ def test_the_depth_counts_layers_with_weights(depth):
 )
 def test_further_networks_have_the_published_size(name, size):
     net = ppcls.create_model(name)
-    assert sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient) == size
+    assert published.trainable(net) == size
 
 
 def test_names_say_what_is_built():
@@ -97,7 +87,7 @@ def test_basic_blocks_have_no_groups(argument):
 
 def test_a_basic_block_is_its_formula():
     block = ResidualBlock(8, 12, 12, 2, None, False, projection(8, 12, 2, False), 0.0)
-    draw_state(block)
+    published.draw_state(block)
     block.eval()
     x = maps(8)
     y = F.relu(conv_norm(x, block.path.conv1, stride=2, padding=1))
@@ -109,7 +99,7 @@ def test_a_basic_block_is_its_formula():
 
 def test_a_bottleneck_with_groups_and_gate_is_its_formula():
     block = ResidualBlock(32, 16, 32, 1, 4, True, nn.Identity(), 0.0)
-    draw_state(block)
+    published.draw_state(block)
     block.eval()
     x, path = maps(32), block.path
     y = F.relu(conv_norm(x, path.conv1))
@@ -150,7 +140,7 @@ def test_only_shrinking_shortcuts_are_pooled(name, pooled, strides):
 
 def test_a_dropped_path_leaves_the_shortcut():
     block = ResidualBlock(8, 4, 8, 1, 1, False, nn.Identity(), drop_path=0.5)
-    draw_state(block)
+    published.draw_state(block)
     x = maps(8)
     for norm in (layer for layer in block.sublayers() if isinstance(layer, nn.BatchNorm2D)):
         norm._use_global_stats = True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import paddle
+import published
 import pytest
 from paddle import nn
 
@@ -28,7 +27,7 @@ def pixels(channels, side=5):
 
 def test_width_1_5_has_the_size_of_torchvisions():
     net = ppcls.create_model("ShuffleNetV2_x1_5")
-    assert sum(math.prod(p.shape) for p in net.parameters() if not p.stop_gradient) == 3_503_624
+    assert published.trainable(net) == 3_503_624
     assert abs(ppcls.count_macs(net, 224) / 1e6 - 296) < 1
 
 
