@@ -17,7 +17,7 @@ from pathlib import Path
 
 import ppcls
 from ppcls.registry import BACKBONES
-from ppcls.zoo import FILE, Family, Model, families, models, short
+from ppcls.zoo import FILE, Family, Model, families, models, short, weights_text
 
 PAGE = Path(__file__).with_name("models.md")
 INTRODUCTION = """\
@@ -38,6 +38,8 @@ recipe under `configs/ImageNet/`, whose first lines say where it comes from.
   and mmpretrain do not, and PaddleClas counts some of the small layers.
   `count_macs(net, 224, attention=False)` leaves the products out.
 - **Stated**: what the source named above a table states, parameters / MACs.
+- **Weights**: whose `pretrained=True` loads, and their top-1 as published
+  ([weights.md](weights.md)).
 - **Top-1**: published accuracies on the validation images of ImageNet-1k in per cent, one centre
   crop; not measured again by us, and of different recipes. "authors" are those of the paper or
   their repository. Where "ImageNet-22k" (or -21k) stands, the network was trained on that first.
@@ -111,7 +113,7 @@ def section(family: Family) -> str:
     lines = [f"## {family.name}", "", f"[{title}]({family.paper}). {family.about}", ""]
     if family.note:
         lines += [family.note, ""]
-    lines += ["| | Input | Parameters | MACs | Stated | Top-1 |", "|---|---|---|---|---|---|"]
+    lines += ["| | Input | Parameters | MACs | Stated | Top-1 | Weights |", "|---" * 7 + "|"]
     for model in family.networks:
         names = "<br>".join(f"`{name}`" for name in (model.name, *model.aliases))
         accuracies = ", ".join(f"{value} {source}" for source, value in model.top1.items())
@@ -122,6 +124,7 @@ def section(family: Family) -> str:
             short(model.macs),
             model.stated,
             accuracies,
+            weights_text(model),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])

@@ -112,6 +112,12 @@ def weights_of(model: Model) -> Mapping[str, Any] | None:
     return next((weights()[n] for n in (model.name, *model.aliases) if n in weights()), None)
 
 
+def weights_text(model: Model) -> str:
+    """Whose weights ``pretrained=True`` loads, and their top-1; empty if there are none."""
+    given = weights_of(model)
+    return f"{given.get('top1', '')} {given['library']}".strip() if given else ""
+
+
 def as_table(rows: Iterable[Model]) -> str:
     """Lines for people; numbers stand below each other."""
     cells = [["Network", "Parameters", "MACs", "Input", "Top-1", "Weights"], *map(_cells, rows)]
@@ -128,7 +134,6 @@ def as_table(rows: Iterable[Model]) -> str:
 
 def _cells(model: Model) -> list[str]:
     aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
-    given = weights_of(model)
     top1 = next((f"{value} {source}" for source, value in model.top1.items()), "-")
     return [
         model.name + aliases,
@@ -136,7 +141,7 @@ def _cells(model: Model) -> list[str]:
         short(model.macs),
         str(model.image_size),
         top1,
-        "-" if given is None else f"{given.get('top1', '')} {given['library']}".strip(),
+        weights_text(model) or "-",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,12 @@ import pytest
 
 import ppcls
 from ppcls.config import ConfigError
+from ppcls.weights.write import write_weights
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "weights"))
+
+from torch_files import write_arrays  # noqa: E402
 
 
 def code_blocks(page: str, language: str) -> list[str]:
@@ -58,7 +63,9 @@ def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
     assert config.Optimizer.arguments["lr"].name == "Constant"
 
 
-@pytest.mark.parametrize("page", ["README.md", "deploy/README.md", "dataset/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "deploy/README.md", "dataset/README.md", "docs/weights.md"]
+)
 def test_files_and_options_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "@" not in re.sub(r"\S+@\S+\.\S+", "", text), "a placeholder was left"
@@ -80,6 +87,48 @@ def test_the_example_of_the_guide_to_speed_runs_and_says_the_truth() -> None:
         [sys.executable, "-c", checked], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_guide_to_weights_runs_and_says_the_truth() -> None:
+    [text] = code_blocks("docs/weights.md", "python")
+    stated = re.search(r"print\(report\)  # (.*)$", text, re.MULTILINE)
+    assert stated
+    checked = text + f"assert str(report) == {stated[1]!r}"
+    done = subprocess.run(
+        [sys.executable, "-c", checked], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_weights_run(tmp_path: Path) -> None:
+    net = ppcls.create_model("MobileNetV2")
+    for name in ("latest", "best_model", "epoch_8", "epoch_9"):
+        write_weights(tmp_path / "output/MobileNetV2" / name / "model.pdparams", net.state_dict())
+    torch = next(n for n in net.namings() if n.library == "torchvision")
+    linear = "classifier.weight"
+    arrays = {
+        torch.rename(name): value.numpy().T.copy() if name == linear else value.numpy()
+        for name, value in net.state_dict().items()
+    }
+    write_arrays(tmp_path / "mobilenet_v2.pth", arrays)
+    text = (ROOT / "docs/weights.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    ppcls (weights .*?)(?:  +#.*|    exit.*)?$", text, re.MULTILINE)
+    assert [c.split()[1] for c in commands] == ["inspect", "convert", "diff", "average"]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "ppcls.cli", *command.split()],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
+    converted = ppcls.load_weights(net, tmp_path / "mobilenet_v2.pdparams")
+    assert converted.library is None
+    assert len(converted.matched) == len(net.state_dict())
 
 
 @pytest.mark.slow
