@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -64,7 +63,6 @@ EPSILON = 1e-6  # of all normalisations
 CHANNELS_LAST, CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-POINTWISE = re.compile(r"\.path\.(expand|project)\.weight$")
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -277,18 +275,6 @@ class ConvNeXt(StagedBackbone):
             Naming("torchvision", torchvision, torch=True),
             Naming("timm", timm, torch=True),
         ]
-
-    def adapt_weights(
-        self, weights: dict[str, np.ndarray], naming: Naming | None
-    ) -> dict[str, np.ndarray]:
-        """Turns PaddleClas's linear layers [in, out] into convolutions [out, in, 1, 1]."""
-        if naming is None or naming.torch:
-            return weights
-        return weights | {
-            name: array.T[:, :, None, None]
-            for name, array in weights.items()
-            if array.ndim == 2 and POINTWISE.search(name)
-        }
 
 
 def _torchvision_stage(match: re.Match[str]) -> str:

@@ -256,17 +256,12 @@ class GhostNet(StagedBackbone):
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None
     ) -> dict[str, np.ndarray]:
-        """PaddleClas squeezes with linear layers; timm has a bias where we have a normalisation."""
-        if naming is None:
+        """Makes the bias that timm has instead of the head's normalisation one of these."""
+        if naming is None or not naming.torch or "head.expand.norm.bias" not in weights:
             return weights
-        if naming.torch and "head.expand.norm.bias" in weights:
-            ones = np.ones(HEAD_WIDTH, np.float32)
-            norm = {"weight": ones, "_mean": 0 * ones, "_variance": ones - 1e-5}
-            return {**weights, **{f"head.expand.norm.{k}": v for k, v in norm.items()}}
-        return {
-            name: array.T[:, :, None, None] if ".squeeze." in name and array.ndim == 2 else array
-            for name, array in weights.items()
-        }
+        ones = np.ones(HEAD_WIDTH, np.float32)
+        norm = {"weight": ones, "_mean": 0 * ones, "_variance": ones - 1e-5}
+        return weights | {f"head.expand.norm.{k}": v for k, v in norm.items()}
 
 
 def _published_block(match: re.Match[str]) -> str:

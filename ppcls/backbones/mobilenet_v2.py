@@ -26,7 +26,7 @@ from ppcls.backbones.layers import (
     make_divisible,
     rising,
 )
-from ppcls.backbones.naming import Naming
+from ppcls.backbones.naming import TIMM_INVERTED_RESIDUALS, Naming
 from ppcls.registry import BACKBONES
 
 # Table 2 of the paper. t: expansion, c: width, n: blocks, s: stride of the first
@@ -180,21 +180,7 @@ class MobileNetV2(StagedBackbone):
                 "timm",
                 [
                     (FIRST_EXPANSION, "absent"),
-                    (r"^stem\.conv", "conv_stem"),
-                    (r"^stem\.norm", "bn1"),
-                    (r"^head\.conv\.conv", "conv_head"),
-                    (r"^head\.conv\.norm", "bn2"),
-                    (r"^stages\.(\d+)\.(\d+)\.path\.", r"blocks.\1.\2."),
-                    (r"^(blocks\.0\.0)\.depthwise\.conv", r"\1.conv_dw"),
-                    (r"^(blocks\.0\.0)\.depthwise\.norm", r"\1.bn1"),
-                    (r"^(blocks\.0\.0)\.project\.conv", r"\1.conv_pw"),
-                    (r"^(blocks\.0\.0)\.project\.norm", r"\1.bn2"),
-                    (r"\.expand\.conv", ".conv_pw"),
-                    (r"\.expand\.norm", ".bn1"),
-                    (r"\.depthwise\.conv", ".conv_dw"),
-                    (r"\.depthwise\.norm", ".bn2"),
-                    (r"\.project\.conv", ".conv_pwl"),
-                    (r"\.project\.norm", ".bn3"),
+                    *TIMM_INVERTED_RESIDUALS,
                 ],
                 torch=True,
             ),

@@ -238,14 +238,7 @@ class ResNet(StagedBackbone):
     def adapt_weights(
         self, weights: dict[str, np.ndarray], naming: Naming | None
     ) -> dict[str, np.ndarray]:
-        """Makes linear squeeze-excitations pointwise; fills the first 1x1 that PyTorch lacks."""
-        if naming is None:
+        """Fills the first 1x1 convolution, which PyTorch's networks lack: the identity."""
+        if naming is None or not naming.torch or not self.basic:
             return weights
-        if naming.torch:
-            first = "stages.0.0.shortcut.conv"
-            identity = identity_conv_norm(first, self.state_dict()) if self.basic else {}
-            return identity | weights
-        return {
-            name: array.T[:, :, None, None] if ".squeeze." in name and array.ndim == 2 else array
-            for name, array in weights.items()
-        }
+        return identity_conv_norm("stages.0.0.shortcut.conv", self.state_dict()) | weights

@@ -35,8 +35,7 @@ def translate(
     rename = naming.rename if naming else str
     names = {ours: rename(ours) for ours in net.state_dict()}
     found = {ours: weights[theirs] for ours, theirs in names.items() if theirs in weights}
-    if naming and naming.torch:
-        found = _from_torch(net, found)
+    found = (_from_torch if naming and naming.torch else _from_paddle)(net, found)
     if isinstance(net, Backbone):
         found = net.adapt_weights(found, naming)
     rest = weights.keys() - set(names.values())
@@ -83,6 +82,17 @@ def _from_torch(net: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarra
             array = array.reshape(shape)
         turned[name] = array
     return turned
+
+
+def _from_paddle(net: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Makes matrices [in, out] of linear layers the pointwise convolutions [out, in, 1, 1] here."""
+    state = net.state_dict()
+    return {
+        name: array.T[:, :, None, None]
+        if array.ndim == 2 and list(state[name].shape[2:]) == [1, 1]
+        else array
+        for name, array in weights.items()
+    }
 
 
 def _without_ones(shape: Any) -> list[int]:
