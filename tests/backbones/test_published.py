@@ -15,6 +15,8 @@ LARGE = 3_000_000_000  # multiply-adds of an image
 # Single precision decides nothing there: a millionth of the image moves the logits by more than
 # their spread. test_efficientnet_v2.py compares in double precision.
 CHAOTIC = {"EfficientNetV2_S"}
+# Where single precision ends: the published code itself is 3e-4 from double precision.
+TOLERANCES = {"GhostNet_x0_5": 1e-3, "GhostNet_x1_0": 1e-3}
 
 
 def heavy(name, macs):
@@ -31,7 +33,7 @@ def test_paddleclas(name):
     if name in CHAOTIC:
         report = ppcls.load_weights(net, published.formulas().state_dict(expected["state_dict"]))
     else:
-        report = published.check_logits(net, expected)
+        report = published.check_logits(net, expected, TOLERANCES.get(name, 1e-4))
     assert report.library in ("PaddleClas", None)
     assert report.missing == report.unexpected == []
     assert report.mismatched == report.adopted == {}
