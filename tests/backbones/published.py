@@ -36,9 +36,7 @@ def formulas() -> ModuleType:
     return module
 
 
-def check_logits(
-    net: Any, expected: dict[str, Any], tolerance: float = 1e-4
-) -> ppcls.WeightReport:
+def check_logits(net: Any, expected: dict[str, Any], tolerance: float = 1e-4) -> ppcls.WeightReport:
     """Loads the weights that ``expected`` names, and compares the logits with those it holds.
 
     Args:
