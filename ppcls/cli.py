@@ -300,7 +300,7 @@ def _add_config_commands(commands: Any) -> None:
     check = subcommands.add_parser(
         "check",
         help="check configurations without running them",
-        epilog="example: ppcls config check configs/ImageNet/*/*.yaml",
+        epilog="example: ppcls config check configs/ImageNet/MobileNeXt/*.yaml",
     )
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(run=_config_check)

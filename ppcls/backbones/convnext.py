@@ -206,11 +206,7 @@ class ConvNeXt(StagedBackbone):
         for depth, width in zip(depths, widths, strict=True):
             blocks = nn.Sequential()
             if stages:
-                halve = [
-                    ("norm", ChannelNorm(channels)),
-                    ("conv", nn.Conv2D(channels, width, 2, 2)),
-                ]
-                blocks.add_sublayer("downsample", nn.Sequential(*halve))
+                blocks.add_sublayer("downsample", _halve(channels, width))
             for i in range(depth):
                 blocks.add_sublayer(str(i), Block(width, layer_scale_init_value, next(rates)))
             stages.append(Stage(blocks, width, 2 if stages else 1))

@@ -78,15 +78,17 @@ class MobileNetV1(StagedBackbone):
     ):
         super().__init__()
         act_type = ACTIVATIONS[act]
-        channels = int(STEM_WIDTH * width)
+        channels = max(1, int(STEM_WIDTH * width))
         stem = Stage(ConvNorm(in_channels, channels, 3, 2, act=act_type), channels, 2)
         stages = []
         for c, n, s in STAGES:
             blocks = nn.Sequential()
             for i in range(n):
-                block = DepthwiseSeparable(channels, int(c * width), s if i == 0 else 1, act_type)
+                block = DepthwiseSeparable(
+                    channels, max(1, int(c * width)), s if i == 0 else 1, act_type
+                )
                 blocks.add_sublayer(str(i), block)
-                channels = int(c * width)
+                channels = max(1, int(c * width))
             stages.append(Stage(blocks, channels, s))
         self.assemble(stem, stages, PoolToVector(), channels, class_num, dropout)
         he_initialise(self, per_group=True)  # as PaddleClas does

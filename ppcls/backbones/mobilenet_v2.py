@@ -128,7 +128,7 @@ class MobileNetV2(StagedBackbone):
 
         def scaled(channels: int) -> int:
             exact = channels * width
-            return make_divisible(exact, divisor) if divisor > 1 else int(exact)
+            return make_divisible(exact, divisor) if divisor > 1 else max(1, int(exact))
 
         rates = iter(rising(drop_path_rate, sum(n for _, _, n, _ in STAGES)))
         channels = scaled(STEM_WIDTH)

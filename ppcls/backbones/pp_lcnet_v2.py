@@ -9,6 +9,7 @@ last stage has shortcuts; and plain ReLU suffices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -163,7 +164,7 @@ class PPLCNetV2(StagedBackbone):
         self,
         class_num: Annotated[int, Field(ge=1)] = 1000,
         width: Annotated[float, Field(gt=0)] = 1.0,
-        depths: tuple[Blocks, Blocks, Blocks, Blocks] = (2, 2, 6, 2),
+        depths: Annotated[Sequence[Blocks], Field(min_length=4, max_length=4)] = (2, 2, 6, 2),
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         dropout_mode: DropoutMode = "downscale_in_infer",
         in_channels: Annotated[int, Field(ge=1)] = 3,

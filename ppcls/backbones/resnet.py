@@ -239,6 +239,7 @@ class ResNet(StagedBackbone):
         self, weights: dict[str, np.ndarray], naming: Naming | None
     ) -> dict[str, np.ndarray]:
         """Fills the first 1x1 convolution, which PyTorch's networks lack: the identity."""
-        if naming is None or not naming.torch or not self.basic:
+        absent = naming is not None and naming.torch and self.basic
+        if not absent or "stages.0.0.path.conv1.conv.weight" not in weights:
             return weights
         return identity_conv_norm("stages.0.0.shortcut.conv", self.state_dict()) | weights

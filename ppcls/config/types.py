@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import types
 import typing
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -25,7 +26,10 @@ BOUNDS = {
     annotated_types.Gt: (">", "gt"),
     annotated_types.Le: ("<=", "le"),
     annotated_types.Lt: ("<", "lt"),
+    annotated_types.MinLen: ("of length >=", "min_length"),
+    annotated_types.MaxLen: ("of length <=", "max_length"),
 }
+SEQUENCES = (list, collections.abc.Sequence)
 
 
 def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -56,7 +60,7 @@ def item_annotation(annotation: Any) -> Any | None:
     """The annotation of a list's items if a list is admitted, else None."""
     for member in alternatives(annotation):
         base, _ = split(member)
-        if get_origin(base) is list:
+        if get_origin(base) in SEQUENCES:
             return get_args(base)[0]
         if base is list:
             return Any
@@ -71,7 +75,9 @@ def convert(value: Any, annotation: Any) -> Any:
     Raises:
         ValueError: with "expected ..., received ...".
     """
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(strict=True))
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        annotation, config=ConfigDict(strict=True, allow_inf_nan=False)
+    )
     for candidate in (value, *_as_numbers(value)):
         try:
             return adapter.validate_python(candidate)
@@ -101,7 +107,7 @@ def _describe_one(annotation: Any) -> str:
     bounds = " and ".join(_bounds(metadata))
     if get_origin(base) is Literal:
         words = "one of " + ", ".join(repr(arg) for arg in get_args(base))
-    elif get_origin(base) is list:
+    elif get_origin(base) in SEQUENCES:
         words = f"a list of {_plural(describe(get_args(base)[0]))}"
     else:
         words = WORDS.get(base, getattr(base, "__name__", str(base)))

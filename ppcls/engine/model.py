@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,10 @@ def create_model(
             raise ArgumentError(argument, f"{argument}: {error}") from None
     net = BACKBONES.build(name, checked)
     net.arch_name = name
-    if pretrained:
+    if pretrained is not None and pretrained is not False:
+        if not isinstance(pretrained, (bool, str, Path)) or not str(pretrained):
+            message = f"pretrained: expected a path, a URL or True, received {pretrained!r}"
+            raise ArgumentError("pretrained", message)
         source = find_pretrained(name) if pretrained is True else pretrained
         report = load_weights(net, source, adapt_head=True)
         if report.adopted:
@@ -142,11 +146,21 @@ def check_arch(state: Mapping[str, Any], config: Config) -> None:
     before, now = state.get("arch"), {"name": config.Arch.name, **config.Arch.arguments}
     if not isinstance(before, dict):
         return
-    builders = [BACKBONES.entry(a["name"]) for a in (before, now) if a["name"] in BACKBONES.names()]
-    same_variant = len({(e.builder, tuple(sorted(e.preset.items()))) for e in builders}) == 1
-    if not same_variant:
+    if not _same_variant(str(before["name"]), now["name"]):
         raise WeightsError(f"the checkpoint is of {before['name']}, the network is {now['name']}")
     for name in before.keys() & now.keys() - {"name", "class_num", *MAY_DIFFER}:
-        if before[name] != now[name]:
+        if _plain(before[name]) != _plain(now[name]):
             message = f"{name} is {before[name]} in the checkpoint, and {now[name]} in Arch"
             raise WeightsError(f"{now['name']}: {message}")
+
+
+def _same_variant(name: str, other: str) -> bool:
+    if not {name, other} <= set(BACKBONES.names()):
+        return name == other
+    first, second = BACKBONES.entry(name), BACKBONES.entry(other)
+    return first.builder is second.builder and _plain(first.preset) == _plain(second.preset)
+
+
+def _plain(value: Any) -> Any:
+    """As a checkpoint's JSON gives it back: sequences of all kinds are lists there."""
+    return json.loads(json.dumps(value))

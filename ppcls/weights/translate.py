@@ -60,9 +60,13 @@ def translate_slots(
 
 
 def _fitting(net: Any, weights: Mapping[str, np.ndarray], naming: Naming | None) -> int:
-    state = net.state_dict()
+    rename = naming.rename if naming else str
     found, _ = translate(net, weights, naming)
-    return sum(list(array.shape) == list(state[name].shape) for name, array in found.items())
+    return sum(
+        list(found[name].shape) == list(tensor.shape)
+        for name, tensor in net.state_dict().items()
+        if name in found and rename(name) in weights  # not what a family fills in
+    )
 
 
 def _from_torch(net: Any, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
