@@ -30,7 +30,7 @@ def inspect(source: str, names_only: bool, model: str | None) -> int:
     path = find_weights(source)
     weights, taken = read_checked(path)
     if names_only:
-        sys.stdout.write("".join(f"{name}\n" for name in weights))
+        sys.stdout.write("".join(f"{_shown(name)}\n" for name in weights))
         return 0
     rows = [HEAD, *(_row(name, array) for name, array in weights.items())]
     sys.stdout.write(f"{path}{f' ({taken})' if taken else ''}\n\n{_table(rows)}\n")
@@ -69,8 +69,8 @@ def diff(one: str, other: str) -> int:
         1 if they do, 0 if they hold the same.
     """
     left, right = (read_checked(find_weights(source))[0] for source in (one, other))
-    lines = [f"only in {one}: {name}" for name in left if name not in right]
-    lines += [f"only in {other}: {name}" for name in right if name not in left]
+    lines = [f"only in {one}: {_shown(name)}" for name in left if name not in right]
+    lines += [f"only in {other}: {_shown(name)}" for name in right if name not in left]
     common = [name for name in left if name in right]
     lines += filter(None, (_difference(name, left[name], right[name]) for name in common))
     equal = sum(_difference(name, left[name], right[name]) == "" for name in common)
@@ -168,11 +168,16 @@ def _settings(report: WeightReport) -> str:
 # Text --------------------------------------------------------------------------------------------
 
 
+def _shown(name: str) -> str:
+    """A name that cannot steer a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
 def _row(name: str, array: np.ndarray) -> tuple[str, ...]:
     values = array.astype(np.float64)
     figures = (values.min(), values.max(), values.mean()) if values.size else ()
     return (
-        name,
+        _shown(name),
         str(list(array.shape)),
         str(array.dtype),
         *(f"{figure:.4g}" for figure in figures or ()),
@@ -200,13 +205,14 @@ def _summary(weights: Mapping[str, np.ndarray]) -> str:
         kinds[str(array.dtype)] += array.size
     numbers = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     lost = [n for n, a in weights.items() if a.dtype.kind == "f" and not np.isfinite(a).all()]
-    warning = f"; NOT FINITE: {', '.join(lost[:5])}" if lost else ""
+    warning = f"; NOT FINITE: {', '.join(map(_shown, lost[:5]))}" if lost else ""
     more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
     return f"{len(weights)} tensors, {sum(kinds.values()):,} numbers: {numbers}{warning}{more}"
 
 
 def _difference(name: str, one: np.ndarray, other: np.ndarray) -> str:
     """In which way two tensors differ, in a line; empty if they do not."""
+    name = _shown(name)
     if one.shape != other.shape:
         return f"{name}: shape {list(one.shape)} and {list(other.shape)}"
     kinds = f"{one.dtype} and {other.dtype}, " if one.dtype != other.dtype else ""

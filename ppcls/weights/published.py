@@ -9,6 +9,7 @@ import numpy as np
 
 from ppcls.errors import WeightsError
 from ppcls.weights.read import NAME_TABLE, read_arrays, read_container
+from ppcls.weights.unpickle import describe
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdstates")
 
@@ -33,7 +34,7 @@ def read_checkpoint(prefix: Path) -> tuple[Path, dict[str, np.ndarray], dict[str
         raise WeightsError(f"{weights}: does not say which parameter {optimizer} belongs to")
     epoch = read_arrays(states).get("epoch")
     if not isinstance(epoch, int):
-        raise WeightsError(f"{states}: expected the number of an epoch, received {epoch!r}")
+        raise WeightsError(f"{states}: expected the number of an epoch, received {describe(epoch)}")
     return weights, _by_parameter(_optimizer_arrays(optimizer), table), {"epoch": epoch}
 
 

@@ -24,7 +24,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a ``.pdparams``, ``.safetensors`` or PyTorch file (``.pth``, ``.pt``, ``.bin``).
 
-    bfloat16, which numpy lacks, becomes float32.
+    bfloat16, which numpy lacks, becomes float32. Arrays may be read-only.
 
     Raises:
         WeightsError: the file is missing, damaged, of another kind, or holds anything but arrays.
@@ -94,7 +94,9 @@ def _is_named(value: Any) -> bool:
 
 def _read_pickle(path: Path, head: bytes) -> Any:
     if head[0] != 0x80:  # the opcode that every binary pickle starts with
-        raise WeightsError(f"{path}: is not a {path.suffix} file: it starts with {head[:12]!r}")
+        hint = ", as PyTorch's files do: give it the ending .pth" if head[:2] == b"PK" else ""
+        message = f"is not a {path.suffix} file: it starts with {head[:12]!r}{hint}"
+        raise WeightsError(f"{path}: {message}")
     try:
         with path.open("rb") as file:
             return load_pickle(file)

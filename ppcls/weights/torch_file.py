@@ -8,6 +8,7 @@ numbers of each storage.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -19,7 +20,14 @@ import numpy as np
 
 from ppcls.errors import WeightsError
 from ppcls.weights.torch_tensors import ADMITTED, Storage, Tensor, storage_of, view
-from ppcls.weights.unpickle import Damaged, Refused, explain, load_pickle
+from ppcls.weights.unpickle import (
+    MOST_COPIES,
+    Damaged,
+    Refused,
+    describe,
+    explain,
+    load_pickle,
+)
 
 SUFFIXES = (".pth", ".pt", ".bin")
 LEGACY_HEAD = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # behind the version of its pickles
@@ -29,7 +37,6 @@ WEIGHTS_ALONE = "torch.save(net.state_dict(), new_path) writes the weights alone
 # Where training scripts keep the weights; those of a moving average are the ones that scored.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.")
-MOST_COPIES = 16  # times a file's size that its tensors may take: some share a storage
 
 
 class _Opened(NamedTuple):
@@ -164,8 +171,8 @@ def _open_zip(path: Path, archive: zipfile.ZipFile) -> _Opened:
         with archive.open(entry) as file:
             return _read_bytes(file, storage)
 
-    with archive.open(_stored(archive, f"{prefix}data.pkl")) as file:
-        content = load_pickle(file, ADMITTED, storage_of)
+    pickled = archive.read(_stored(archive, f"{prefix}data.pkl"))
+    content = load_pickle(io.BytesIO(pickled), ADMITTED, storage_of)
     return _Opened(content, load, orders[said.strip()])
 
 
@@ -189,7 +196,8 @@ def _open_legacy(path: Path, file: IO[bytes], head: bytes) -> _Opened:
     file.seek(15)
     version = load_pickle(file, {})
     if version != LEGACY_VERSION:
-        raise WeightsError(f"{path}: expected version {LEGACY_VERSION}, received {version!r}")
+        received = describe(version)
+        raise WeightsError(f"{path}: expected version {LEGACY_VERSION}, received {received}")
     load_pickle(file, {})  # of the machine; the numbers are little-endian everywhere
     known: dict[str, Storage] = {}
 
@@ -211,13 +219,15 @@ def _open_legacy(path: Path, file: IO[bytes], head: bytes) -> _Opened:
 
 def _places(file: IO[bytes], keys: Any, known: Mapping[str, Storage]) -> dict[str, int]:
     """Where the numbers of each storage start; a count of 8 bytes stands before them."""
-    if not isinstance(keys, list) or not set(known) <= {key for key in keys if type(key) is str}:
+    if not isinstance(keys, list) or not all(type(key) is str for key in keys):
+        raise Damaged("the list of storages is none")
+    if not set(known) <= set(keys):
         raise Damaged("the list of storages does not fit the tensors")
     places = {}
     position, end = file.tell(), file.seek(0, os.SEEK_END)
     for key in keys:
         if key not in known:
-            raise Damaged(f"storage {key!r} belongs to no tensor")
+            raise Damaged(f"storage {describe(key)} belongs to no tensor")
         file.seek(position)
         [count] = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))
         places[key] = position + 8

@@ -13,7 +13,7 @@ import numpy as np
 
 from ppcls.weights.bfloat16 import to_float32
 from ppcls.weights.unpickle import ADMITTED as PLAIN
-from ppcls.weights.unpickle import Function, Refused
+from ppcls.weights.unpickle import MOST_AXES, TUPLE, Function, Refused, Table, describe
 
 # PyTorch's names -> how numpy stores the numbers.
 BFLOAT16 = "bfloat16"
@@ -79,8 +79,8 @@ def view(tensor: Tensor, raw: np.ndarray, order: Literal["<", ">"]) -> np.ndarra
     Raises:
         ValueError, TypeError, OverflowError: the description does not fit the storage.
     """
-    if tensor.dtype not in DTYPES:
-        raise ValueError(f"is of the unknown kind {tensor.dtype!r}")
+    if type(tensor.dtype) is not str or tensor.dtype not in DTYPES:
+        raise ValueError(f"is of the unknown kind {describe(tensor.dtype)}")
     numbers = raw.view(np.dtype(DTYPES[tensor.dtype]).newbyteorder(order))
     array = _checked_view(numbers, tensor.offset, tensor.size, tensor.stride)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -95,9 +95,12 @@ def view(tensor: Tensor, raw: np.ndarray, order: Literal["<", ">"]) -> np.ndarra
 def _checked_view(numbers: np.ndarray, offset: Any, size: Any, stride: Any) -> np.ndarray:
     """What PyTorch calls ``as_strided``; never reaches outside, nor is larger than the storage."""
     if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
-        raise ValueError(f"has the size {size!r} and the stride {stride!r}")
-    if not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-        raise ValueError(f"has offset {offset!r}, size {size!r} and stride {stride!r}")
+        raise ValueError("has a size and a stride that do not belong together")
+    if len(size) > MOST_AXES:
+        raise ValueError(f"has {len(size)} axes")
+    for n in (offset, *size, *stride):
+        if type(n) is not int or not 0 <= n < 2**63:
+            raise ValueError(f"has {describe(n)} in its offset, size or stride")
     count = math.prod(size)
     if count == 0:
         return np.empty(size, numbers.dtype)
@@ -133,20 +136,10 @@ def _tensor_with_attributes(function: Any, kind: Any, arguments: Any, *_: Any) -
     return function(*arguments)
 
 
-class _Table(dict[Any, Any]):
-    """For OrderedDict and Namespace; what is said beside their entries is dropped."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 ADMITTED: dict[tuple[str, str], Any] = {
     **PLAIN,
-    ("collections", "OrderedDict"): _Table,
-    ("argparse", "Namespace"): _Table,  # a training script's arguments, beside the weights
-    ("torch", "Size"): tuple,
+    ("argparse", "Namespace"): Table,  # a training script's arguments, beside the weights
+    ("torch", "Size"): TUPLE,
     ("torch", "device"): Function(lambda *name: name),
     ("torch", "Tensor"): "Tensor",
     ("torch.nn.parameter", "Parameter"): "Parameter",

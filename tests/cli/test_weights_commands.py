@@ -106,6 +106,22 @@ def test_inspect_holds_a_checkpoint_against_its_manifest(cli, checkpoint):
     assert "is damaged" in done.err
 
 
+@pytest.mark.parametrize("action", ["inspect", "names", "diff", "other"])
+def test_names_do_not_steer_the_terminal(cli, small, tmp_path, action):
+    path = tmp_path / "steering.safetensors"
+    save_file({"w\x1b[31m\n\x07": np.float32([np.nan]), "größe": np.zeros(2)}, path)
+    arguments = {
+        "inspect": ["inspect", path],
+        "names": ["inspect", path, "--names"],
+        "diff": ["diff", path, small],
+        "other": ["diff", small, path],
+    }
+    done = cli("weights", *arguments[action])
+    assert r"'w\x1b[31m\n\x07'" in done.out
+    assert "größe" in done.out
+    assert "\x1b" not in done.out
+
+
 # convert ------------------------------------------------------------------------------------------
 
 

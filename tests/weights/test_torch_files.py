@@ -16,6 +16,7 @@ from torch_files import (
     Changed,
     Global,
     Outside,
+    emit,
     pickled,
     storage,
     tensor,
@@ -420,6 +421,42 @@ def test_nothing_is_executed(tmp_path, kind, place, legacy):
 )
 def test_other_ways_out_are_closed(tmp_path, content):
     refused(write_zip(tmp_path / "w.pth", content, {"0": NUMBERS}))
+
+
+NESTED = b")" + 60 * b"2\x86"  # tuples of 2**60 leaves
+
+
+@pytest.mark.parametrize("place", ["size", "stride", "offset", "dtype"])
+def test_the_description_of_a_view_is_not_printed(tmp_path, place):
+    own = {"offset": b"K\x00", "size": b"K\x06\x85", "stride": b"K\x01\x85", "dtype": b"Vf\n"}
+    own[place] = NESTED
+    call = b"ctorch._utils\n_rebuild_tensor_v3\n(" + emit(storage("0", 6))
+    call += own["offset"] + own["size"] + own["stride"] + b"NN" + own["dtype"] + b"tR"
+    path = tmp_path / "w.pth"
+    write_zip(path, b"\x80\x02}Va\n" + call + b"s.", {"0": NUMBERS})
+    assert len(refused(path)) < 1000
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_pickles_of_an_old_file_are_not_printed(tmp_path, place):
+    path = write_legacy(tmp_path / "w.pth", {"a": tensor("0", BASE)}, {"0": (24, BASE.tobytes())})
+    parts = [pickled(1001), pickled({"little_endian": True})]
+    parts += [pickled({"a": tensor("0", BASE)}), pickled(["0"])]
+    data = path.read_bytes()
+    nested = b"\x80\x02" + (b"](" + NESTED + b"e" if place == 3 else NESTED) + b"."
+    assert data.count(parts[place]) == 1
+    path.write_bytes(data.replace(parts[place], nested))
+    if place == 1:
+        assert list(read_weights(path)) == ["a"], "the machine does not matter"
+    else:
+        assert len(refused(path)) < 1000
+
+
+def test_arrays_beside_tensors_are_read(tmp_path):
+    import pickle
+
+    path = write_zip(tmp_path / "w.pth", pickle.dumps({"model": {"a": BASE}}, 2), {})
+    np.testing.assert_array_equal(read_weights(path)["a"], BASE)
 
 
 def test_a_named_pipe_is_no_file(tmp_path):

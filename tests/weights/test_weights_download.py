@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import pickle
 import socket
@@ -121,7 +122,7 @@ def test_a_right_checksum_passes(site, digits):
     assert fetch(site.url + NAME, digits).read_bytes() == DATA
 
 
-def test_a_wrong_checksum_removes_the_file(site, home):
+def test_a_wrong_checksum_ends_a_download_but_keeps_what_was_there(site, home):
     wrong = "0" * 64
     with pytest.raises(WeightsError) as caught:
         find_weights(f"{site.url}{NAME}#sha256={wrong}")
@@ -131,7 +132,15 @@ def test_a_wrong_checksum_removes_the_file(site, home):
     path = fetch(site.url + NAME)
     with pytest.raises(WeightsError, match=wrong):
         fetch(site.url + NAME, wrong)
-    assert not path.exists(), "what was in the cache before is checked, too"
+    assert path.read_bytes() == DATA, "the digits may be at fault"
+    assert fetch(site.url + NAME, SHA256) == path
+
+
+@pytest.mark.parametrize("fragment", ["md5=0123456789abcdef", "sha256", "top", SHA256])
+def test_an_unknown_fragment_is_refused(site, fragment):
+    with pytest.raises(WeightsError, match="expected #sha256="):
+        fetch(f"{site.url}{NAME}#{fragment}")
+    assert site.asked == []
 
 
 @pytest.mark.parametrize("digits", ["", "123", "x" * 64, "0" * 65])
@@ -213,6 +222,16 @@ def test_a_redirect_does_not_give_up_encryption():
         "s3://bucket/w.pdparams",
         "http:///w.pdparams",
         "http://h:port/w.pdparams",
+        "http://h:0/w.pdparams",
+        "http://h:99999/w.pdparams",
+        "http://../w.pdparams",
+        "http://a..b/w.pdparams",
+        "http://.h/w.pdparams",
+        "http://[::1]/w.pdparams",
+        "http://h h/w.pdparams",
+        "http://ä.example/w.pdparams",
+        f"http://{'a' * 64}.example/w.pdparams",
+        "http://h/\udc80.pdparams",
         "https://h/w.zip",
         "https://h/w",
     ],
@@ -220,7 +239,7 @@ def test_a_redirect_does_not_give_up_encryption():
 def test_other_addresses_are_refused(url):
     with pytest.raises(WeightsError) as caught:
         find_weights(url)
-    assert str(caught.value).startswith(f"{url}: ")
+    assert str(caught.value).startswith((f"{url}: ", f"{url!r}: "))
 
 
 @pytest.mark.parametrize(
@@ -228,14 +247,58 @@ def test_other_addresses_are_refused(url):
     [
         ("https://h/a/b.pth", "h/a/b.pth"),
         ("https://user:secret@h:8080/b.pth", "h_8080/b.pth"),
-        ("https://h/../../b.pth", "h/b.pth"),
-        ("https://h/%2e%2e/%2e%2e%2f../b.pth", "h/b.pth"),
-        ("https://h/a b/c%20d.pth", "h/a_b/c_d.pth"),
-        ("https://h/b.pth?download=1&t=../x", "h/b_download_1_t____x.pth"),
+        ("https://h/../../b.pth", "h/b_*.pth"),
+        ("https://h/%2e%2e/%2e%2e%2f../b.pth", "h/b_*.pth"),
+        ("https://h/a b/c%20d.pth", "h/a_b/c_d_*.pth"),
+        ("https://h/b.pth?download=1&t=../x", "h/b_download_1_t____x_*.pth"),
+        ("https://h", "h/file_*"),
     ],
 )
 def test_a_place_in_the_cache_is_below_the_host(home, url, place):
-    assert place_of(url) == home / "weights" / place
+    digits = hashlib.sha256(url.encode()).hexdigest()[:8]
+    assert place_of(url) == home / "weights" / place.replace("*", digits)
+
+
+def test_different_addresses_have_different_places():
+    long = "https://h/b.pth?key=" + 100 * "x"
+    urls = [long + "1", long + "2", "https://h/b.pth", "https://h/b.pth?", "https://h//b.pth"]
+    urls += [f"https://h/{name}.pth" for name in ("a:b", "a b", "a%20b", "a_b", "a_b?c", "a_b_c")]
+    assert len({place_of(url) for url in urls}) == len(urls) - 1, "an empty query is none"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/ä b.pdparams", "/%C3%A4%20b.pdparams"),
+        ("/%C3%A4%20b.pdparams", "/%C3%A4%20b.pdparams"),
+        ("/b.pdparams?x=ü\t&y=%41", "/b.pdparams?x=%C3%BC&y=%41"),  # tabs are left out of URLs
+    ],
+)
+def test_an_address_is_quoted(site, path, asked):
+    site.files[asked] = DATA
+    assert fetch(site.url + path).read_bytes() == DATA
+    assert site.asked == [(asked, None)]
+
+
+@pytest.mark.parametrize("mirror", ["file://{file}", "mirror.example/a.pth", "http://a..b/a.pth"])
+def test_what_stands_for_an_address_is_one_too(home, tmp_path, mirror):
+    (tmp_path / "a.pth").write_bytes(DATA)
+    with pytest.raises(WeightsError, match="is no address of a file"):
+        fetch("https://h.example/a.pth", address=mirror.format(file=tmp_path / "a.pth"))
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("kind", [http.client.InvalidURL, UnicodeError, ValueError])
+def test_an_address_that_the_network_layer_refuses_is_not_tried_again(monkeypatch, kind):
+    def refuse(*_, **__):
+        asked.append(1)
+        raise kind("no")
+
+    asked = []
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    with pytest.raises(WeightsError, match=r"cannot download http://h\.example/a\.pth: no"):
+        fetch("http://h.example/a.pth")
+    assert asked == [1]
 
 
 def test_the_cache_can_stand_elsewhere(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import paddle
@@ -13,7 +14,7 @@ import safetensors.numpy
 
 from ppcls.errors import WeightsError
 from ppcls.weights import read_weights
-from ppcls.weights.read import NAME_TABLE
+from ppcls.weights.read import NAME_TABLE, read_container
 
 rng = np.random.RandomState(0)
 ARRAYS = {
@@ -123,6 +124,63 @@ def test_numbers_beside_the_arrays_of_an_ordered_table_are_read(tmp_path):
     same(read_weights(path))
 
 
+KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "b1", ">f4", ">i2")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_arrays_of_every_kind_and_form_are_read(tmp_path, protocol):
+    content = {kind: (np.arange(6) % 4).astype(kind).reshape(2, 3) for kind in KINDS}
+    content |= {f"{kind} turned": np.asfortranarray(a) for kind, a in content.items()}
+    content |= {
+        "none": np.empty((0, 3), "f4"),
+        "one": np.array(7, ">i4"),
+        "axes": np.ones((1,) * 9),
+    }
+    content |= {"tied": content["f4"], "part": content["f8"][:, ::2]}
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(pickle.dumps(content, protocol))
+    found = read_weights(path)
+    same(found, {n: a.astype(a.dtype.newbyteorder("=")) for n, a in content.items()})
+    assert all(a.dtype.isnative and type(a) is np.ndarray for a in found.values())
+    assert found["f4"] is found["tied"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_arrays_are_found_at_any_depth(tmp_path, protocol):
+    import collections
+
+    array, number = np.arange(3), np.float32(0.5)
+    inner = collections.OrderedDict(a=array, b=[array, {"c": (1, (array, number))}])
+    path = tmp_path / "w.pdopt"
+    path.write_bytes(pickle.dumps([inner, ("name", array)], protocol))
+    table, named = read_container(path)
+    assert table["b"][1]["c"][1][1] == 0.5
+    for found in (table["a"], table["b"][0], table["b"][1]["c"][1][0], named[1]):
+        assert found is table["a"]
+    np.testing.assert_array_equal(table["a"], array)
+
+
+def test_containers_that_hold_themselves_are_read(tmp_path):
+    loop = [np.ones(2)]
+    loop.append((loop, {"a": loop}))
+    path = tmp_path / "w.pdopt"
+    path.write_bytes(pickle.dumps(loop, 4))
+    found = read_container(path)
+    assert found[1][0] is found
+    assert found[0].tolist() == [1, 1]
+
+
+def test_large_arrays_are_not_copied(tmp_path):
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(pickle.dumps({"a": np.ones(5_000_000, "f4")}, 4))
+    tracemalloc.start()
+    try:
+        assert read_weights(path)["a"].sum() == 5_000_000
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+
+
 # Damage ------------------------------------------------------------------------------------------
 
 
@@ -179,6 +237,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path, whole, content):
         message
     )
     assert str(content[:5])[2:-1] in message, "the message shows how the file starts"
+
+
+def test_a_pytorch_file_under_paddles_suffix_is_told(tmp_path):
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(b"PK\x03\x04" + bytes(40))
+    assert "as PyTorch's files do: give it the ending .pth" in refused(path)
 
 
 def test_a_file_under_the_other_suffix_is_refused(tmp_path, whole):
