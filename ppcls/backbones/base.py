@@ -74,6 +74,17 @@ class Backbone(nn.Layer):
         """
         return weights
 
+    def _lay_out(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Images [N, C, H, W] as the layers want them: transposed if ``data_format`` is NHWC."""
+        return images.transpose([0, 2, 3, 1]) if self._is_channels_last() else images
+
+    def _channels_first(self, x: paddle.Tensor) -> paddle.Tensor:
+        """A map of the layers as [N, C, H, W]."""
+        return x.transpose([0, 3, 1, 2]) if self._is_channels_last() else x
+
+    def _is_channels_last(self) -> bool:
+        return self.settings.get("data_format") == "NHWC"
+
     def fuse(self) -> None:
         """Merges what only training keeps apart, for export; the answers stay as they are."""
 
@@ -142,19 +153,19 @@ class StagedBackbone(Backbone):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [N, C, H, W] -> logits [N, class_num]."""
-        x = self._channels_last(images)
+        x = self._lay_out(images)
         for stage in (self.stem, *self.stages):
             x = stage(x)
         return self.classifier(self.dropout(self.head(x)))
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """The last map [N, C, H, W] of every stride; ``feature_info`` tells stride and C."""
-        x = self._channels_last(images)
+        x = self._lay_out(images)
         maps = []
         for i, stage in enumerate((self.stem, *self.stages)):
             x = stage(x)
             if i in self._feature_ends:
-                maps.append(x.transpose([0, 3, 1, 2]) if self._is_channels_last() else x)
+                maps.append(self._channels_first(x))
         return maps
 
     def reset_classifier(self, class_num: int) -> None:
@@ -171,10 +182,3 @@ class StagedBackbone(Backbone):
     def classifier_names(self) -> set[str]:
         """State-dict names of the classifier."""
         return {"classifier.weight", "classifier.bias"}
-
-    def _is_channels_last(self) -> bool:
-        return self.settings.get("data_format") == "NHWC"
-
-    def _channels_last(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Images as the layers want them: transposed if ``data_format`` is NHWC."""
-        return images.transpose([0, 2, 3, 1]) if self._is_channels_last() else images

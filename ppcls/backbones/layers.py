@@ -142,6 +142,7 @@ class ResidualPath(nn.Sequential):
     def __init__(self, *layers: Any, drop_path: float = 0.0):
         super().__init__(*layers)
         self.drop_path = drop_path
+        self.data_format: DataFormat = "NCHW"
 
     def forward(
         self, x: paddle.Tensor, shortcut: paddle.Tensor | None = None, carried: int | None = None
@@ -157,18 +158,23 @@ class ResidualPath(nn.Sequential):
         """What comes out of the path, or nothing of it if it is dropped, and the shortcut."""
         if self.drops():
             x = drop_path(x, self.drop_path)
-        return self.add(x, shortcut, carried)
+        return self.add(x, shortcut, carried, channel_axis(self.data_format))
 
     def drops(self) -> bool:
         """Whether paths are left out at the moment."""
         return self.training and self.drop_path > 0
 
     @staticmethod
-    def add(x: paddle.Tensor, shortcut: paddle.Tensor, carried: int | None) -> paddle.Tensor:
+    def add(
+        x: paddle.Tensor, shortcut: paddle.Tensor, carried: int | None, axis: int = 1
+    ) -> paddle.Tensor:
         """x + shortcut on the first ``carried`` channels (all if None), x on the others."""
-        if carried is None or carried == x.shape[1]:
+        channels = x.shape[axis]
+        if carried is None or carried == channels:
             return x + shortcut
-        return paddle.concat([x[:, :carried] + shortcut[:, :carried], x[:, carried:]], axis=1)
+        share, rest = paddle.split(x, [carried, channels - carried], axis)
+        carries, _ = paddle.split(shortcut, [carried, channels - carried], axis)
+        return paddle.concat([share + carries, rest], axis)
 
 
 class PoolToVector(nn.Sequential):

@@ -15,7 +15,7 @@ from paddle import nn
 from pydantic import Field
 
 from ppcls.backbones.base import Backbone, FeatureInfo
-from ppcls.backbones.layers import ResidualPath, he_initialise, make_divisible
+from ppcls.backbones.layers import DataFormat, ResidualPath, he_initialise, make_divisible, rising
 from ppcls.registry import BACKBONES
 
 # Table 3 of the paper. t: reduction of the bottleneck, c: width, n: blocks, s: stride of the first
@@ -74,6 +74,7 @@ class SandglassBlock(nn.Layer):
         reduction: the bottleneck is ``channels_in / reduction`` wide.
         keep_depthwise: keep both depthwise convolutions although the width changes.
         identity_share: the share of the channels that the shortcut carries (Section 3.3).
+        drop_path: probability of leaving out the path for an image in training.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class SandglassBlock(nn.Layer):
         reduction: int,
         keep_depthwise: bool,
         identity_share: float,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         hidden = channels_in // reduction
@@ -101,7 +103,7 @@ class SandglassBlock(nn.Layer):
             layers = bottleneck
         if same_width or keep_depthwise or stride == 2:
             layers = [*layers, *depthwise(channels_out, stride)]
-        self.conv = ResidualPath(*layers)
+        self.conv = ResidualPath(*layers, drop_path=drop_path)
         has_shortcut = same_width and stride == 1
         carried = max(1, math.floor(channels_out * identity_share + 1e-6))
         self.identity_channels = carried if has_shortcut else 0
@@ -124,7 +126,9 @@ class MobileNeXt(Backbone):
         dropout: probability of dropping an entry of the vector that enters the classifier.
         identity_tensor_multiplier: the share of the channels that each shortcut carries; a
             smaller share saves memory traffic at little cost (Section 3.3, Table 7).
+        drop_path_rate: of leaving out the last block for an image; rises to it from 0.
         in_channels: of the images.
+        data_format: layout of the maps between the layers.
     """
 
     def __init__(
@@ -134,7 +138,9 @@ class MobileNeXt(Backbone):
         divisor: Annotated[int, Field(ge=1)] = 8,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         identity_tensor_multiplier: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         in_channels: Annotated[int, Field(ge=1)] = 3,
+        data_format: DataFormat = "NCHW",
     ):
         super().__init__()
         self.class_num = class_num
@@ -148,6 +154,7 @@ class MobileNeXt(Backbone):
         ]
         self.feature_info = [FeatureInfo(2, stem_width)]
         self._feature_ends = [0]
+        rates = iter(rising(drop_path_rate, sum(n for _, _, n, _ in STAGES)))
         channels = stem_width
         for t, c, n, s in STAGES:
             stage_width = make_divisible(c * width, divisor)
@@ -163,6 +170,7 @@ class MobileNeXt(Backbone):
                         t,
                         keep_depthwise=t == 2 or n == s == 1,
                         identity_share=identity_tensor_multiplier,
+                        drop_path=next(rates),
                     )
                 )
                 channels = stage_width
@@ -181,6 +189,7 @@ class MobileNeXt(Backbone):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, class_num))
         he_initialise(self)
         _initialise_linear(self.classifier[1])
+        self.adopt(data_format=data_format)
 
     @property
     def blocks(self) -> nn.Sequential:
@@ -189,16 +198,16 @@ class MobileNeXt(Backbone):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [N, 3, H, W] -> logits [N, class_num]."""
-        return self.classifier(self.pool(self.blocks(images)).flatten(1))
+        return self.classifier(self.pool(self.blocks(self._lay_out(images))).flatten(1))
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """Maps of stride 2, 4, 8, 16 and 32; widths in ``feature_info``."""
         maps = []
-        x = images
+        x = self._lay_out(images)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self._feature_ends:
-                maps.append(x)
+                maps.append(self._channels_first(x))
         return maps
 
     def reset_classifier(self, class_num: int) -> None:

@@ -154,7 +154,7 @@ class SqueezeNet(StagedBackbone):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Images [N, C, H, W] -> logits [N, class_num], none of them negative."""
-        x = self._channels_last(images)
+        x = self._lay_out(images)
         for stage in (self.stem, *self.stages):
             x = stage(x)
         return self.head(self.classifier(self.dropout(x)))

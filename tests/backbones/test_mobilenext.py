@@ -186,3 +186,18 @@ def test_dropout_acts_in_training_only():
     assert paddle.equal_all(net.classifier[0](pooled), pooled)
     net.train()
     assert (net.classifier[0](pooled).numpy() == 0).any()
+
+
+def test_a_share_of_the_channels_is_carried_in_either_layout():
+    nets = [
+        ppcls.create_model(
+            "MobileNeXt_x0_1", 5, identity_tensor_multiplier=0.5, data_format=data_format
+        )
+        for data_format in ("NCHW", "NHWC")
+    ]
+    logits = []
+    for net in nets:
+        published.draw_state(net)
+        net.eval()
+        logits.append(net(images(3, 33)).numpy())
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-4 * logits[0].std())
