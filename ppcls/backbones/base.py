@@ -99,9 +99,13 @@ class Backbone(nn.Layer):
         changed = {
             k: v for k, v in settings.items() if k not in self.settings or self.settings[k] != v
         }
-        change_settings(self, **changed)
+        change_settings(self, **{k: v for k, v in changed.items() if not self.set_own(k, v)})
         self.settings.update(changed)
         return changed
+
+    def set_own(self, name: str, value: Any) -> bool:
+        """Sets what only this family has; False for a setting that every network knows."""
+        return False
 
 
 class Stage(NamedTuple):

@@ -28,6 +28,7 @@ from ppcls.backbones.layers import (
     SqueezeExcitation,
     he_initialise,
     make_divisible,
+    norm_parameters,
     rising,
     set_padding,
 )
@@ -128,17 +129,14 @@ class EfficientNetBase(StagedBackbone):
 
     def no_weight_decay(self) -> set[str]:
         """Scales and shifts of the normalisations, which the authors' recipe does not decay."""
-        return {name for name, _ in self.named_parameters() if ".norm." in name}
+        return norm_parameters(self)
 
-    def adopt(self, **settings: Any) -> dict[str, Any]:
-        """Also takes the padding ``nominal``, see the argument of the constructor."""
-        changed = {}
-        if settings.get("padding") == "nominal":
-            settings.pop("padding")
-            if self.settings.get("padding") != "nominal":
-                self._pad_nominally()
-                self.settings["padding"] = changed["padding"] = "nominal"
-        return changed | super().adopt(**settings)
+    def set_own(self, name: str, value: Any) -> bool:
+        """The padding ``nominal``, see the argument of the constructor."""
+        if (name, value) != ("padding", "nominal"):
+            return False
+        self._pad_nominally()
+        return True
 
     def _pad_nominally(self) -> None:
         """TensorFlow's padding of each convolution if the images had the size ``image_size``.

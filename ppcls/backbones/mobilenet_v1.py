@@ -94,15 +94,14 @@ class MobileNetV1(StagedBackbone):
         he_initialise(self, per_group=True)  # as PaddleClas does
         self.adopt(act=act, data_format=data_format)
 
-    def adopt(self, act: str | None = None, **settings: Any) -> dict[str, Any]:
-        """As every network does; ``act`` exchanges all activations."""
-        changed = super().adopt(**settings)
-        if act is not None and act != self.settings.get("act"):
-            for layer in self.sublayers():
-                if isinstance(layer, ConvNorm):
-                    layer.act = ACTIVATIONS[act]()
-            changed["act"] = self.settings["act"] = act
-        return changed
+    def set_own(self, name: str, value: Any) -> bool:
+        """``act`` exchanges all activations."""
+        if name != "act":
+            return False
+        for layer in self.sublayers():
+            if isinstance(layer, ConvNorm):
+                layer.act = ACTIVATIONS[value]()
+        return True
 
     def namings(self) -> list[Naming]:
         """PaddleClas (blocks numbered through) and timm."""

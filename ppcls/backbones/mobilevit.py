@@ -216,16 +216,14 @@ class MobileViT(StagedBackbone):
         """Truncated normal weights, as of all linear layers."""
         truncated_normal_initialise(self.classifier)
 
-    def adopt(self, **settings: Any) -> dict[str, Any]:
-        """``norm_epsilon`` is a setting of the MobileViT blocks; the others are every network's."""
-        epsilon = settings.pop("norm_epsilon", None)
-        changed = super().adopt(**settings)
-        if epsilon is not None and epsilon != self.settings.get("norm_epsilon"):
-            for layer in self.sublayers():
-                if isinstance(layer, MobileViTBlock):
-                    layer.norm._epsilon = epsilon
-            self.settings["norm_epsilon"] = changed["norm_epsilon"] = epsilon
-        return changed
+    def set_own(self, name: str, value: Any) -> bool:
+        """``norm_epsilon`` is a setting of the MobileViT blocks."""
+        if name != "norm_epsilon":
+            return False
+        for layer in self.sublayers():
+            if isinstance(layer, MobileViTBlock):
+                layer.norm._epsilon = value
+        return True
 
     def namings(self) -> list[Naming]:
         """PaddleClas, which numbers the blocks of each kind through, and timm."""

@@ -157,17 +157,14 @@ class ShuffleNetV1(StagedBackbone):
         he_initialise(self)
         self.adopt(shuffle=shuffle, data_format=data_format)
 
-    def adopt(self, **settings: Any) -> dict[str, Any]:
-        """Sets ``shuffle``, too."""
-        shuffle = settings.pop("shuffle", None)
-        changed = super().adopt(**settings)
-        if shuffle is None or shuffle == self.settings.get("shuffle"):
-            return changed
+    def set_own(self, name: str, value: Any) -> bool:
+        """``shuffle`` is a setting of all units."""
+        if name != "shuffle":
+            return False
         for layer in self.sublayers():
             if isinstance(layer, ShuffleUnit):
-                layer.set_shuffle(shuffle)
-        self.settings["shuffle"] = shuffle
-        return {**changed, "shuffle": shuffle}
+                layer.set_shuffle(value)
+        return True
 
     def namings(self) -> list[Naming]:
         """The authors' (units numbered through, the classifier without bias)."""

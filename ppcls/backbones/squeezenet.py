@@ -171,18 +171,16 @@ class SqueezeNet(StagedBackbone):
         """State-dict names of the classifier."""
         return {"classifier.conv.weight", "classifier.conv.bias"}
 
-    def adopt(self, **settings: Any) -> dict[str, Any]:
-        """Sets ``stem_padding`` and ``ceil_pool``, too."""
-        own = [k for k in ("stem_padding", "ceil_pool") if k in settings]
-        values: dict[str, Any] = {k: settings.pop(k) for k in own}
-        changed = {k: v for k, v in values.items() if self.settings.get(k) != v}
-        if "stem_padding" in changed:
-            set_padding(self.stem.conv, (changed["stem_padding"],) * 2)
-        if "ceil_pool" in changed:
+    def set_own(self, name: str, value: Any) -> bool:
+        """``stem_padding`` and ``ceil_pool``."""
+        if name == "stem_padding":
+            set_padding(self.stem.conv, (value, value))
+        elif name == "ceil_pool":
             for stage in self.stages:
-                stage.pool.ceil_mode = changed["ceil_pool"]
-        self.settings.update(changed)
-        return {**changed, **super().adopt(**settings)}
+                stage.pool.ceil_mode = value
+        else:
+            return False
+        return True
 
     def namings(self) -> list[Naming]:
         """PaddleClas and torchvision, which numbers the poolings, too."""

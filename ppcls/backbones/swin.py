@@ -129,15 +129,13 @@ class SwinTransformer(WindowTransformer):
         )
         self.adopt(shift_single=shift_single)
 
-    def adopt(self, **settings: Any) -> dict[str, Any]:
-        """``shift_single`` is a setting of all stages; the others are every network's."""
-        single = settings.pop("shift_single", None)
-        changed = super().adopt(**settings)
-        if single is not None and single != self.settings.get("shift_single"):
-            for stage in self.stages:
-                stage.shift_single = single
-            self.settings["shift_single"] = changed["shift_single"] = single
-        return changed
+    def set_own(self, name: str, value: Any) -> bool:
+        """``shift_single`` is a setting of all stages."""
+        if name != "shift_single":
+            return False
+        for stage in self.stages:
+            stage.shift_single = value
+        return True
 
     def namings(self) -> list[Naming]:
         """PaddleClas, torchvision and timm."""

@@ -67,12 +67,8 @@ class ConvUnit:
         kernel, stride = conv._kernel_size[0], conv._stride[0]
         (top, bottom), (left, right) = padding(conv, (height, width))
         channels = conv._in_channels
-        depthwise = conv._groups == channels == conv._out_channels and kernel in (
-            3,
-            5,
-            7,
-        )
-        depthwise = depthwise and stride in (1, 2)
+        depthwise = conv._groups == channels == conv._out_channels
+        depthwise = depthwise and kernel in (3, 5, 7) and stride in (1, 2)
         struct.kind = DEPTHWISE if depthwise else CONVOLUTION
         struct.channels_in, struct.channels_out = channels, conv._out_channels
         struct.kernel, struct.stride, struct.groups = kernel, stride, conv._groups
