@@ -213,6 +213,7 @@ BACKBONES: Registry[Any] = Registry("network", "ppcls.backbones")
 TRANSFORMS: Registry[Any] = Registry(
     "transform", "ppcls.data.transforms", probe=True, sequence="ppcls.data.pipeline:layout"
 )
+BATCH_TRANSFORMS: Registry[Any] = Registry("batch transform", "ppcls.data.mixing", probe=True)
 DATASETS: Registry[Any] = Registry("data set", "ppcls.data.datasets")
 SAMPLERS: Registry[Any] = Registry("sampler", "ppcls.data.samplers")
 LOSSES: Registry[Any] = Registry("loss", "ppcls.losses", probe=True)

@@ -37,7 +37,7 @@ class Batch:
     Attributes:
         images: [n, height, width, 3], uint8 unless the pipeline normalises per picture; valid
             until the next batch is asked for.
-        labels: int64 [n].
+        labels: int64 [n], or float32 [n, C] with one target per class.
         indices: int64 [n], the samples' places in the data set.
     """
 
@@ -137,7 +137,7 @@ class DataLoader:
                 is_empty = False
                 yield Batch(
                     _images(read),
-                    np.asarray(read.labels, np.int64),
+                    np.asarray(read.labels, self.dataset.labels.dtype),
                     np.asarray(read.kept, np.int64),
                 )
 

@@ -47,13 +47,20 @@ class Pipeline:
             head -= 1
         self.image_transforms = self.transforms[:head]
         self.batch_transforms = self.transforms[head:]
+        self._sized: dict[tuple[int, int], list[Transform]] = {}
 
-    def image(self, data: bytes | np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    def image(
+        self,
+        data: bytes | np.ndarray,
+        rng: np.random.Generator | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """The part that runs per picture.
 
         Args:
             data: a file's bytes, or uint8 RGB [height, width, 3].
             rng: source of the augmentation; without one a fixed seed, for lists without any.
+            size: (width, height) of the result instead of what the transforms name.
 
         Returns:
             [height, width, 3], uint8 unless a normalisation is followed by another operation
@@ -64,9 +71,14 @@ class Pipeline:
         """
         rng = np.random.default_rng(0) if rng is None else rng
         image: Any = data
-        for transform in self.image_transforms:
+        for transform in self.image_transforms if size is None else self._of_size(size):
             image = transform(image, rng)
         return image
+
+    def _of_size(self, size: tuple[int, int]) -> list[Transform]:
+        if size not in self._sized:
+            self._sized[size] = [transform.of_size(size) for transform in self.image_transforms]
+        return self._sized[size]
 
     def batch(self, images: Any, asarray: Callable[[np.ndarray], Any] = np.asarray) -> Any:
         """The part that runs once per batch, in operations that NumPy and Paddle share.

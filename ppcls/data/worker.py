@@ -41,8 +41,10 @@ class Dataset(Protocol):
     def describe(self, index: int) -> str:
         """Where a sample is, for a message."""
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        """A picture and its label."""
+    def sample(
+        self, index: int, rng: np.random.Generator, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A picture, of another size if one is given, and its label."""
 
 
 @dataclass
@@ -59,7 +61,7 @@ class BatchRead:
 
     images: np.ndarray | None = None
     kept: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     error: str | None = None
 
@@ -163,7 +165,7 @@ def read_batch(
             return BatchRead(error=_mismatch(dataset, read.kept[0], images[0], index, image))
         images[len(read.kept)] = image
         read.kept.append(index)
-        read.labels.append(int(label))
+        read.labels.append(label)
     read.images = None if images is None else images[: len(read.kept)]
     return read
 

@@ -126,8 +126,8 @@ def test_bad_sample_names_path_line_and_cause(make_dataset, content, cause):
 
 def test_table_is_compact(make_dataset):
     data = make_dataset()
-    assert len(pickle.dumps(data._table)) < 23 * 60 + 1000
-    assert not any(isinstance(value, list) for value in vars(data._table).values())
+    assert len(pickle.dumps(data.source)) < 23 * 60 + 1000
+    assert not any(isinstance(value, list) for value in vars(data.source).values())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the data sets share: a compact table of files and labels, and reading one sample."""
+"""What the data sets share: where pictures come from, and reading one sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -20,9 +20,37 @@ Mode = Literal["Train", "Eval"]
 OnError = Literal["stop", "skip"]
 
 
+class Source(Protocol):
+    """Where the pictures of a data set come from. Its rows never change.
+
+    It is copied into every reader process by a fork, page by page as it is written to: hold
+    arrays and blocks of bytes, not millions of Python objects, and open files where they are read.
+
+    Attributes:
+        labels: class indices, int64 [N], or float32 [N, C] with one target per class.
+        class_names: name of each class, if the source knows them.
+    """
+
+    labels: np.ndarray
+    class_names: list[str] | None
+
+    def read(self, row: int) -> bytes | np.ndarray:
+        """A whole picture file, or pixels: uint8 RGB [height, width, 3].
+
+        Raises:
+            DataError, OSError: it cannot be read.
+        """
+
+    def path(self, row: int) -> str:
+        """The file of a picture; where many share one, ``shard.tar/member.jpg``."""
+
+    def describe(self, row: int) -> str:
+        """Where a picture is, for a message: the path, and the line of the list that named it."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """The samples of a data set.
+    """Pictures in files of their own: a :class:`Source`.
 
     The paths are one block of bytes: a list of 1.3 million texts would be copied page by page
     into every reader process, because counting references writes to each of them.
@@ -45,11 +73,21 @@ class Table:
     list_name: str | None = None
     lines: np.ndarray | None = None
 
-    def path(self, index: int) -> str:
-        """Where sample ``index`` is."""
-        start = int(self.ends[index - 1]) if index else 0
-        relative = self.paths[start : int(self.ends[index])]
+    def path(self, row: int) -> str:
+        """Where the file is."""
+        start = int(self.ends[row - 1]) if row else 0
+        relative = self.paths[start : int(self.ends[row])]
         return os.fsdecode(os.path.join(os.fsencode(self.root), relative))  # noqa: PTH118 (bytes)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of the file."""
+        return Path(self.path(row)).read_bytes()
+
+    def describe(self, row: int) -> str:
+        """The file and its line in the list: ``/p/a b.jpg (list.txt:12)``."""
+        if self.lines is None:
+            return self.path(row)
+        return f"{self.path(row)} ({self.list_name}:{self.lines[row]})"
 
 
 def joined(paths: Sequence[bytes]) -> tuple[bytes, np.ndarray]:
@@ -59,10 +97,10 @@ def joined(paths: Sequence[bytes]) -> tuple[bytes, np.ndarray]:
 
 
 class PictureDataset:
-    """Labelled pictures in files.
+    """Labelled pictures.
 
     Args:
-        table: the samples.
+        source: where they come from.
         transform_ops: what happens to each picture; None decodes only. ToCHWImage is added if
             the list ends in [height, width, 3], as published lists do.
         on_error: what a picture that cannot be read does to the run; the loader obeys it.
@@ -70,13 +108,13 @@ class PictureDataset:
 
     Attributes:
         pipeline: the transforms, split into the per-picture and the per-batch stage.
-        labels: int64 [N].
+        labels: of the samples, int64 [N] or float32 [N, C].
         class_names: names in the order of the labels, or None.
     """
 
     def __init__(
         self,
-        table: Table,
+        source: Source,
         transform_ops: Sequence[Transform] | None,
         on_error: OnError = "stop",
         max_bad_ratio: float = 0.01,
@@ -88,41 +126,58 @@ class PictureDataset:
                 "max_bad_ratio", f"expected a number from 0 to 1, received {max_bad_ratio!r}"
             )
         self.pipeline = Pipeline(_completed(transform_ops))
-        self.labels = table.labels
-        self.class_names = table.class_names
+        self.labels = source.labels
+        self.class_names = source.class_names
         self.on_error = on_error
         self.max_bad_ratio = max_bad_ratio
-        self._table = table
+        self.source = source
+        self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, indices: np.ndarray) -> None:
+        """Keeps only these samples, in this order; they are numbered anew, from 0.
+
+        Args:
+            indices: int64 [M].
+        """
+        kept = np.asarray(indices, np.int64)
+        self._rows = kept if self._rows is None else self._rows[kept]
+        self.labels = self.labels[kept]
+
+    def row(self, index: int) -> int:
+        """The row of the source that sample ``index`` is."""
+        return index if self._rows is None else int(self._rows[index])
+
     def path(self, index: int) -> str:
         """The file of sample ``index``."""
-        return self._table.path(index)
+        return self.source.path(self.row(index))
 
     def describe(self, index: int) -> str:
-        """The file of sample ``index`` and its line in the list: ``/p/a b.jpg (list.txt:12)``."""
-        path = self.path(index)
-        if self._table.lines is None:
-            return path
-        return f"{path} ({self._table.list_name}:{self._table.lines[index]})"
+        """Where sample ``index`` is: ``/p/a b.jpg (list.txt:12)``."""
+        return self.source.describe(self.row(index))
 
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    def sample(
+        self, index: int, rng: np.random.Generator, size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One picture after the per-picture transforms, and its label.
 
         Args:
             rng: source of the augmentation.
+            size: (width, height) instead of those that the transforms name, for batches of
+                several sizes.
 
         Returns:
-            (uint8 [height, width, 3], label); see :meth:`ppcls.data.pipeline.Pipeline.image`.
+            (uint8 [height, width, 3], label: int64 [] or float32 [C]); see
+            :meth:`ppcls.data.pipeline.Pipeline.image`.
 
         Raises:
             DataError: where the picture is, and why it cannot be used.
         """
         try:
-            data = Path(self.path(index)).read_bytes()
-            return self.pipeline.image(data, rng), int(self.labels[index])
+            data = self.source.read(self.row(index))
+            return self.pipeline.image(data, rng, size), self.labels[index]
         except Exception as error:  # a reader process must survive whatever a transform raises
             raise DataError(f"{self.describe(index)}: {_cause(error)}") from error
 

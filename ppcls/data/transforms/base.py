@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal
@@ -31,10 +32,12 @@ class Transform(ABC):
     Attributes:
         needs: the layout that it works on; the pipeline checks it.
         gives: the layout of its result.
+        size: (width, height) of its result, if it sets one.
     """
 
     needs: Layout = "hwc"
     gives: Layout = "hwc"
+    size: tuple[int, int] | None = None
 
     @abstractmethod
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -47,6 +50,15 @@ class Transform(ABC):
         Raises:
             DataError: this picture cannot be transformed, for instance because it is too small.
         """
+
+    def of_size(self, size: tuple[int, int]) -> Transform:
+        """This transform, with results of (width, height) if it is one that sets the size.
+        """
+        if self.size is None:
+            return self
+        other = copy.copy(self)
+        other.size = size
+        return other
 
 
 class Resizer:
