@@ -1,26 +1,22 @@
 """Decoding and resizing pictures: one policy, whichever library does the work.
 
-Both backends read a JPEG to the same pixels. What the fast path of OpenCV would treat
-differently (alpha, palettes, CMYK, 16 bits, truncated files, GIF) is decoded by Pillow for both.
+A JPEG is read by libjpeg-turbo, everything else (and a JPEG that is broken, or CMYK) by Pillow.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from ppcls.data import jpeg
 from ppcls.errors import ArgumentError, DataError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 268 MB of RGB
-# OpenCV refuses above its limit too; without one, a PNG of 109 kB makes it allocate 2.7 GB. Twice
-# ours, as in Pillow, so that our own message comes first.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * MAX_PIXELS))
-import cv2  # noqa: E402  (it reads the limit when it is imported)
 
 Backend = Literal["cv2", "pil"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "box", "hamming"]
@@ -42,25 +38,26 @@ PIL_INTERPOLATION: dict[str, Image.Resampling] = {
 }
 # Formats that are pictures of pixels. Pillow knows more, among them PostScript, which it runs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# In a scan, FF 00 is a byte FF, and FF D0 to FF D7 are restarts; FF and anything else is a marker.
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
-JPEG_SCAN, JPEG_END = 0xDA, 0xD9
-JPEG_SEGMENTS = frozenset([*range(0xC0, 0xD0), JPEG_SCAN, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])
 EXIF_ORIENTATION = 0x0112
+# Orientations that exchange rows and columns, and that mirror across or down after that.
+TRANSPOSED, MIRRORED_X, MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+
+Box = Callable[[int, int], tuple[int, int, int, int]]
+Rest = tuple[float, float, float, float]
+NO_REST: Rest = (0.0, 0.0, 0.0, 0.0)
 
 
 class DecodeError(DataError, ValueError):
     """Bytes that are not a picture, or one that this project refuses."""
 
 
-def decode(data: bytes, backend: Backend = "cv2", max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The first frame of a picture, turned upright as its EXIF data says, without alpha.
 
     Grey, palette and CMYK become RGB; of 16 bits a channel the high 8 are kept.
 
     Args:
         data: a whole file.
-        backend: what reads a JPEG; other formats are always read by Pillow.
         max_pixels: larger pictures are refused by their header, before anything is decoded.
 
     Returns:
@@ -69,16 +66,54 @@ def decode(data: bytes, backend: Backend = "cv2", max_pixels: int = MAX_PIXELS) 
     Raises:
         DecodeError: the reason, without the name of the file.
     """
-    _check_backend(backend)
-    picture = _open(data)
-    width, height = picture.size
-    if width * height > max_pixels:
-        raise DecodeError(f"expected at most {max_pixels} pixels, received {width} x {height}")
-    if backend == "cv2" and _is_plain_jpeg(picture, data):
-        pixels = _decode_cv2(data)
-        if pixels is not None:
-            return _upright(pixels, _orientation(picture))
-    return _decode_pil(picture)
+    header = jpeg.read_header(data)
+    if header is None:
+        return _decode_pil(_open(data, max_pixels))
+    _check_pixels(header.width, header.height, max_pixels)
+    pixels = jpeg.decode(data)
+    # Where libjpeg complains, Pillow has the last word: it forgives more, and says why not.
+    return (
+        _decode_pil(_open(data, max_pixels))
+        if pixels is None
+        else _upright(pixels, _jpeg_orientation(header, data))
+    )
+
+
+def decode_part(
+    data: bytes, box: Box, width: int, height: int, *, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, Rest]:
+    """A part of a picture, without decoding much more than the part if it is a JPEG.
+
+    Args:
+        data: a whole file.
+        box: gives (left, top, width, height) of the part for a picture of (width, height) pixels.
+        width, height: what the part will be resized to; a JPEG's part of at least twice this size
+            is decoded at a half, a quarter or an eighth, whichever is just large enough.
+
+    Returns:
+        (RGB, uint8 [h, w, 3]; what of this is not the part: left, top, right, bottom, each in
+        [0, 1) pixel; all 0 unless decoded at another size).
+
+    Raises:
+        DecodeError: the reason, without the name of the file.
+    """
+    header = jpeg.read_header(data)
+    if header is not None:
+        _check_pixels(header.width, header.height, max_pixels)
+        turn = _jpeg_orientation(header, data)
+        size, target = (header.width, header.height), (width, height)
+        if turn in TRANSPOSED:
+            size, target = size[::-1], target[::-1]
+        left, top, part_width, part_height = box(*size)
+        margins = left, top, size[0] - left - part_width, size[1] - top - part_height
+        part = jpeg.decode_part(data, header, _stored(margins, turn), *target)
+        if part is not None:
+            return _upright(part[0], turn), _turned(part[1], turn)
+        pixels = decode(data, max_pixels=max_pixels)
+    else:
+        pixels = decode(data, max_pixels=max_pixels)
+        left, top, part_width, part_height = box(pixels.shape[1], pixels.shape[0])
+    return pixels[top : top + part_height, left : left + part_width], NO_REST
 
 
 def resize(
@@ -87,11 +122,13 @@ def resize(
     height: int,
     interpolation: str | None = None,
     backend: Backend = "cv2",
+    rest: Rest = NO_REST,
 ) -> np.ndarray:
     """The picture in another size.
 
     Args:
         image: uint8 [h, w, 3].
+        rest: what is not to be seen of it: left, top, right, bottom, each in [0, 1) pixel.
         interpolation: nearest, bilinear, bicubic, lanczos; with cv2 also area; with pil also box
             and hamming. None is the library's own default: bilinear (cv2), bicubic (pil).
 
@@ -103,7 +140,7 @@ def resize(
         DataError: the result would have more than ``MAX_PIXELS`` pixels.
     """
     check_interpolation(interpolation, backend)
-    if image.shape[:2] == (height, width):
+    if image.shape[:2] == (height, width) and rest == NO_REST:
         return image
     if width * height > MAX_PIXELS:
         raise DataError(
@@ -111,10 +148,33 @@ def resize(
             f" {width} x {height} (from {image.shape[1]} x {image.shape[0]})"
         )
     if backend == "cv2":
-        method = CV2_INTERPOLATION[interpolation or "bilinear"]
-        return cv2.resize(image, (width, height), interpolation=method)
+        return _resize_cv2(
+            image, width, height, CV2_INTERPOLATION[interpolation or "bilinear"], rest
+        )
     resampling = PIL_INTERPOLATION[interpolation or "bicubic"]
-    return np.array(Image.fromarray(image).resize((width, height), resampling))
+    left, top, right, bottom = rest
+    box = left, top, image.shape[1] - right, image.shape[0] - bottom
+    return np.array(Image.fromarray(image).resize((width, height), resampling, box))
+
+
+def _resize_cv2(
+    image: np.ndarray, width: int, height: int, interpolation: int, rest: Rest
+) -> np.ndarray:
+    if rest == NO_REST or interpolation == cv2.INTER_AREA:  # a warp has no areas
+        return cv2.resize(image, (width, height), interpolation=interpolation)
+    across = (image.shape[1] - rest[0] - rest[2]) / width
+    down = (image.shape[0] - rest[1] - rest[3]) / height
+    # Centre of pixel (x, y) of the result -> centre of a pixel of the picture.
+    source = np.array(
+        [
+            [across, 0, rest[0] + across / 2 - 0.5],
+            [0, down, rest[1] + down / 2 - 0.5],
+        ]
+    )
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(
+        image, source, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def check_interpolation(interpolation: str | None, backend: str) -> None:
@@ -139,11 +199,11 @@ def _check_backend(backend: str) -> None:
         raise ArgumentError("backend", f"expected 'cv2' or 'pil', received {backend!r}")
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         start = bytes(data[:16])
         raise DecodeError(
@@ -151,44 +211,13 @@ def _open(data: bytes) -> Image.Image:
         ) from error
     except Exception as error:  # for broken headers Pillow raises a dozen types
         raise DecodeError(_reason(error)) from error
+    _check_pixels(*picture.size, max_pixels)
+    return picture
 
 
-def _is_plain_jpeg(picture: Image.Image, data: bytes) -> bool:
-    """Whether OpenCV reads it as Pillow does.
-
-    OpenCV fills the missing part of a truncated or broken JPEG with grey and reports nothing, so
-    one that is not whole is left to Pillow's verdict.
-    """
-    return picture.format == "JPEG" and picture.mode in ("RGB", "L") and _is_whole_jpeg(data)
-
-
-def _is_whole_jpeg(data: bytes) -> bool:
-    """Whether the segments follow one another, up to an end marker that ends the data."""
-    position, code = 2, 0
-    while (marker := JPEG_MARKER.search(data, position)) is not None:
-        if code != JPEG_SCAN and marker.start() != position:
-            return False
-        code, end = data[marker.end() - 1], marker.end()
-        if code == JPEG_END:
-            return end == len(data)
-        if code not in JPEG_SEGMENTS:
-            return False
-        position = end + int.from_bytes(data[end : end + 2], "big")
-    return False
-
-
-def _decode_cv2(data: bytes) -> np.ndarray | None:
-    array = np.frombuffer(data, np.uint8)
-    # OpenCV before 4.11 cannot write RGB directly.
-    rgb_flag = getattr(cv2, "IMREAD_COLOR_RGB", None)
-    flag = cv2.IMREAD_COLOR if rgb_flag is None else rgb_flag
-    try:
-        pixels = cv2.imdecode(array, flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    if pixels is not None and rgb_flag is None:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return pixels
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DecodeError(f"expected at most {max_pixels} pixels, received {width} x {height}")
 
 
 def _decode_pil(picture: Image.Image) -> np.ndarray:
@@ -226,15 +255,48 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
+def _jpeg_orientation(header: jpeg.JpegHeader, data: bytes) -> int:
+    if not header.has_app1:
+        return 1
+    try:
+        return _orientation(Image.open(io.BytesIO(data), formats=("JPEG",)))
+    except Exception:  # the pixels are there all the same
+        return 1
+
+
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes the EXIF orientation (1-8; anything else counts as upright)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in TRANSPOSED:
         image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED_X:
         image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
+    if orientation in MIRRORED_Y:
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def _turned(margins: Any, orientation: int) -> Any:
+    """Left, top, right and bottom of a stored picture after :func:`_upright`."""
+    left, top, right, bottom = margins
+    if orientation in TRANSPOSED:
+        left, top, right, bottom = top, left, bottom, right
+    if orientation in MIRRORED_X:
+        left, right = right, left
+    if orientation in MIRRORED_Y:
+        top, bottom = bottom, top
+    return left, top, right, bottom
+
+
+def _stored(margins: Any, orientation: int) -> Any:
+    """Left, top, right and bottom of an upright picture as they are stored."""
+    left, top, right, bottom = margins
+    if orientation in MIRRORED_Y:
+        top, bottom = bottom, top
+    if orientation in MIRRORED_X:
+        left, right = right, left
+    if orientation in TRANSPOSED:
+        left, top, right, bottom = top, left, bottom, right
+    return left, top, right, bottom
 
 
 def _reason(error: Exception) -> str:

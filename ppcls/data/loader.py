@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ppcls.data.pool import ReaderPool
-from ppcls.data.worker import BatchRead, Dataset, read_batch, sample_generator
+from ppcls.data.pool import Draws, ReaderPool
+from ppcls.data.worker import BatchRead, Dataset, Size, read_batch, sample_generator
 from ppcls.errors import ArgumentError, DataError
 
 PROBED = 32  # pictures that are tried to learn the size of a sample
@@ -27,7 +27,12 @@ class Sampler(Protocol):
     """What the loader asks of a sampler."""
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of this rank in this epoch; their number and sizes never change."""
+        """The draws of each batch of this rank in this epoch; their number never changes.
+
+        A draw is the sample's index + the number of samples x how often the epoch has drawn it
+        before. A sampler that also chooses the size of the pictures has a method ``sizes(epoch)``:
+        (width, height) for each batch.
+        """
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,11 @@ class DataLoader:
         self._on_bad_sample = on_bad_sample or logger.warning
         self._reported: set[int] = set()
         self._pool: ReaderPool | None = None
-        sizes = [len(batch) for batch in sampler.batches(0)]
-        self._length = len(sizes)
-        self._max_batch = max(sizes, default=1)
-        self._sample_bytes = self._probed_bytes() if num_workers else 0
+        batches = self._batches(0)
+        self._length = len(batches)
+        self._max_batch = max((len(draws) for draws, _ in batches), default=1)
         if num_workers:
+            self._batch_bytes = self._probed_bytes(batches)
             self._readers()
 
     def __len__(self) -> int:
@@ -125,8 +130,8 @@ class DataLoader:
                 (``skip``), pictures of different shapes in a batch, or a reader that died or is
                 stuck. Says which picture.
         """
-        batches = self.sampler.batches(epoch)
-        count = sum(map(len, batches))
+        batches = self._batches(epoch)
+        count = sum(len(draws) for draws, _ in batches)
         bad = 0
         is_empty = True
         with closing(self._reads(epoch, batches[start:])) as reads:
@@ -144,12 +149,17 @@ class DataLoader:
         if is_empty and bad:
             raise DataError(f"none of the {bad} pictures of epoch {epoch} can be read")
 
-    def _reads(self, epoch: int, batches: Sequence[np.ndarray]) -> Generator[BatchRead, None, None]:
+    def _batches(self, epoch: int) -> list[Draws]:
+        batches = self.sampler.batches(epoch)
+        sizes = getattr(self.sampler, "sizes", None)
+        return list(zip(batches, sizes(epoch) if sizes else [None] * len(batches), strict=True))
+
+    def _reads(self, epoch: int, batches: Sequence[Draws]) -> Generator[BatchRead, None, None]:
         if self.num_workers:
             yield from self._readers().run(epoch, batches)
             return
-        for indices in batches:
-            yield read_batch(self.dataset, indices, self.seed, epoch, np.empty)
+        for draws, size in batches:
+            yield read_batch(self.dataset, draws, self.seed, epoch, np.empty, size)
 
     def _readers(self) -> ReaderPool:
         if self._pool is None or self._pool.closed:
@@ -158,7 +168,7 @@ class DataLoader:
                 self.seed,
                 self.num_workers,
                 self._max_batch,
-                self._sample_bytes,
+                self._batch_bytes,
                 self.timeout,
             )
             weakref.finalize(self, self._pool.close)
@@ -190,16 +200,24 @@ class DataLoader:
         alone = getattr(self.sampler, "world_size", 1) == 1
         return alone or not getattr(self.sampler, "training", False)
 
-    def _probed_bytes(self) -> int:
-        """Size of a picture as the pipeline gives it; 0 if the first ones cannot tell."""
-        batches = self.sampler.batches(0)
+    def _probed_bytes(self, batches: Sequence[Draws]) -> int:
+        """Size of the largest batch's pictures; 0 if the first pictures cannot tell."""
+        largest: dict[Size | None, int] = {}
+        for draws, size in batches:
+            largest[size] = max(largest.get(size, 0), len(draws))
         if not batches:
             return 0
-        for index in map(int, np.concatenate(batches)[:PROBED]):
-            if not Path(self.dataset.path(index)).is_file():
+        probed = np.concatenate([draws for draws, _ in batches[:PROBED]])[:PROBED].tolist()
+        return max(count * self._picture_bytes(probed, size) for size, count in largest.items())
+
+    def _picture_bytes(self, draws: Sequence[int], size: Size | None) -> int:
+        for draw in draws:
+            index = draw % len(self.dataset)
+            path = Path(self.dataset.path(index))
+            if path.exists() and not path.is_file():
                 continue  # a pipe would block this process; let a reader find out
             try:
-                image, _ = self.dataset.sample(index, sample_generator(self.seed, 0, index))
+                image, _ = self.dataset.sample(index, sample_generator(self.seed, 0, draw), size)
             except Exception:
                 continue  # the epoch that reads it applies the policy
             return image.nbytes

@@ -13,12 +13,14 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from ppcls.data.worker import IDLE, BatchRead, Dataset, Reply, SharedSlots, Task, work
+from ppcls.data.worker import IDLE, BatchRead, Dataset, Reply, SharedSlots, Size, Task, work
 from ppcls.errors import DataError
 
 AHEAD = 2  # batches a worker has to do: one that it reads and one that waits
 STOPPING = 2.0  # seconds that all workers together have to be gone after SIGKILL
 GLANCE = 1.0  # seconds between two looks at what the workers are reading
+
+Draws = tuple[np.ndarray, Size | None]  # of one batch, and the size of its pictures
 
 
 @dataclass
@@ -37,7 +39,7 @@ class ReaderPool:
     Args:
         seed: of the run.
         max_batch: largest number of samples in a batch.
-        sample_bytes: size of one picture; batches of larger ones travel through a pipe, slower.
+        batch_bytes: size of the pictures of a batch; larger ones travel through a pipe, slower.
         timeout: seconds without any progress after which a picture counts as stuck.
     """
 
@@ -47,14 +49,14 @@ class ReaderPool:
         seed: int,
         num_workers: int,
         max_batch: int,
-        sample_bytes: int,
+        batch_bytes: int,
         timeout: float,
     ):
         self._dataset = dataset
         self._timeout = timeout
         # One more than the workers can fill: the batch that the consumer holds.
         self._shared = SharedSlots(
-            AHEAD * num_workers + 1, num_workers, max(1, max_batch), sample_bytes
+            AHEAD * num_workers + 1, num_workers, max(1, max_batch), batch_bytes
         )
         self._owner = os.getpid()
         self._workers: list[_Worker] = []
@@ -66,7 +68,7 @@ class ReaderPool:
             self.close()
             raise
 
-    def run(self, epoch: int, batches: Sequence[np.ndarray]) -> Iterator[BatchRead]:
+    def run(self, epoch: int, batches: Sequence[Draws]) -> Iterator[BatchRead]:
         """Reads the batches, in order. The pictures are valid until the next batch is asked for.
 
         Raises:
@@ -130,7 +132,7 @@ class ReaderPool:
     def _generation(self) -> int:
         return int(self._shared.generation[0])
 
-    def _hand_out(self, epoch: int, batches: Sequence[np.ndarray], sent: int, wanted: int) -> int:
+    def _hand_out(self, epoch: int, batches: Sequence[Draws], sent: int, wanted: int) -> int:
         """Sends tasks while there is a free slot and a worker with little to do.
 
         The slots of the batches before ``wanted`` are free: the consumer has asked for the next.
@@ -139,10 +141,10 @@ class ReaderPool:
             worker = min(self._workers, key=lambda worker: worker.pending)
             if worker.pending >= AHEAD:
                 break
-            slot, count = sent % self._shared.slots, len(batches[sent])
-            self._shared.indices(slot, count)[:] = batches[sent]
+            slot, (draws, size) = sent % self._shared.slots, batches[sent]
+            self._shared.draws(slot, len(draws))[:] = draws
             try:
-                worker.pipe.send(Task(sent, slot, epoch, count, self._generation()))
+                worker.pipe.send(Task(sent, slot, epoch, len(draws), self._generation(), size))
             except OSError as error:
                 raise self._death(worker) from error
             worker.pending += 1

@@ -23,6 +23,8 @@ PR_SET_PDEATHSIG = 1
 IDLE = -1
 ALIGNMENT = 64  # bytes; a cache line
 
+Size = tuple[int, int]  # width, height
+
 
 class Dataset(Protocol):
     """What the loader asks of a data set; see :class:`ppcls.data.datasets.PictureDataset`."""
@@ -42,7 +44,7 @@ class Dataset(Protocol):
         """Where a sample is, for a message."""
 
     def sample(
-        self, index: int, rng: np.random.Generator, size: tuple[int, int] | None = None
+        self, index: int, rng: np.random.Generator, size: Size | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """A picture, of another size if one is given, and its label."""
 
@@ -68,13 +70,14 @@ class BatchRead:
 
 @dataclass(frozen=True)
 class Task:
-    """A batch to read; its indices are in the slot. Small, so that sending never blocks."""
+    """A batch to read; its draws are in the slot. Small, so that sending never blocks."""
 
     ticket: int
     slot: int
     epoch: int
     count: int
     generation: int
+    size: Size | None
 
 
 @dataclass(frozen=True)
@@ -94,18 +97,18 @@ class SharedSlots:
         slots: batches that fit at once.
         workers: number of reader processes.
         samples: largest number of samples in a batch.
-        sample_bytes: size of one picture as the pipeline gives it.
+        pixel_bytes: size of the pictures of a batch as the pipeline gives them.
 
     Attributes:
         current: int64 [workers], the index that each worker is reading, or ``IDLE``.
         generation: int64 [1]; a task of an older generation is abandoned.
     """
 
-    def __init__(self, slots: int, workers: int, samples: int, sample_bytes: int):
+    def __init__(self, slots: int, workers: int, samples: int, pixel_bytes: int):
         self.slots = slots
-        self._index_bytes = _aligned(8 * samples)
-        self.pixel_bytes = samples * sample_bytes
-        self._stride = self._index_bytes + _aligned(self.pixel_bytes)
+        self._draw_bytes = _aligned(8 * samples)
+        self.pixel_bytes = pixel_bytes
+        self._stride = self._draw_bytes + _aligned(pixel_bytes)
         control = _aligned(8 * (workers + 1))
         self._memory = np.frombuffer(mmap.mmap(-1, control + slots * self._stride), np.uint8)
         self._first = control
@@ -113,8 +116,8 @@ class SharedSlots:
         self.generation = self._memory[8 * workers : 8 * workers + 8].view(np.int64)
         self.current[:] = IDLE
 
-    def indices(self, slot: int, count: int) -> np.ndarray:
-        """int64 [count]: the indices of the batch in this slot."""
+    def draws(self, slot: int, count: int) -> np.ndarray:
+        """int64 [count]: the draws of the batch in this slot."""
         start = self._first + slot * self._stride
         return self._memory[start : start + 8 * count].view(np.int64)
 
@@ -123,36 +126,41 @@ class SharedSlots:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if size > self.pixel_bytes:
             return None
-        start = self._first + slot * self._stride + self._index_bytes
+        start = self._first + slot * self._stride + self._draw_bytes
         return self._memory[start : start + size].view(dtype).reshape(shape)
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+def sample_generator(seed: int, epoch: int, draw: int) -> np.random.Generator:
     """The random numbers of one sample in one epoch, whichever process reads it, and when."""
-    return np.random.default_rng(np.random.SeedSequence((seed, epoch, index)))
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch, draw)))
 
 
 def read_batch(
     dataset: Dataset,
-    indices: Sequence[int] | np.ndarray,
+    draws: Sequence[int] | np.ndarray,
     seed: int,
     epoch: int,
     allocate: Callable[[tuple[int, ...], np.dtype], np.ndarray],
+    size: Size | None = None,
     starts: Callable[[int], bool] = lambda index: True,
 ) -> BatchRead:
     """Reads the samples of one batch. Never raises for a sample; see :class:`BatchRead`.
 
     Args:
+        draws: index + samples of the data set x how often the epoch has drawn this sample before,
+            so that no two copies get the same augmentation.
         allocate: called once, with the shape and type of the whole batch.
+        size: (width, height) of the pictures, if it is not the transforms' own.
         starts: called with each index before it is read; False abandons the batch.
     """
     read = BatchRead()
     images: np.ndarray | None = None
-    for index in map(int, indices):
+    for draw in map(int, draws):
+        index = draw % len(dataset)
         if not starts(index):
             return BatchRead(error="abandoned")
         try:
-            image, label = dataset.sample(index, sample_generator(seed, epoch, index))
+            image, label = dataset.sample(index, sample_generator(seed, epoch, draw), size)
         except Exception as error:
             reason = _reason(dataset, index, error)
             if dataset.on_error != "skip":
@@ -160,7 +168,7 @@ def read_batch(
             read.bad.append((index, reason))
             continue
         if images is None:
-            images = allocate((len(indices), *image.shape), image.dtype)
+            images = allocate((len(draws), *image.shape), image.dtype)
         elif (image.shape, image.dtype) != (images.shape[1:], images.dtype):
             return BatchRead(error=_mismatch(dataset, read.kept[0], images[0], index, image))
         images[len(read.kept)] = image
@@ -211,8 +219,8 @@ def _answer(number: int, dataset: Dataset, seed: int, shared: SharedSlots, task:
         return int(shared.generation[0]) == task.generation
 
     try:
-        indices = shared.indices(task.slot, task.count)
-        read = read_batch(dataset, indices, seed, task.epoch, allocate, starts)
+        draws = shared.draws(task.slot, task.count)
+        read = read_batch(dataset, draws, seed, task.epoch, allocate, task.size, starts)
     except Exception as error:  # such as no memory for the batch; the parent raises it
         read = BatchRead(error=f"reader worker {number}: {type(error).__name__}: {error}")
     shared.current[number] = IDLE

@@ -25,14 +25,15 @@ class Source(Protocol):
 
     It is copied into every reader process by a fork, page by page as it is written to: hold
     arrays and blocks of bytes, not millions of Python objects, and open files where they are read.
-
-    Attributes:
-        labels: class indices, int64 [N], or float32 [N, C] with one target per class.
-        class_names: name of each class, if the source knows them.
     """
 
-    labels: np.ndarray
-    class_names: list[str] | None
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices, int64 [N], or float32 [N, C] with one target per class."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of each class, if the source knows them."""
 
     def read(self, row: int) -> bytes | np.ndarray:
         """A whole picture file, or pixels: uint8 RGB [height, width, 3].

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,12 +32,12 @@ class Transform(ABC):
     Attributes:
         needs: the layout that it works on; the pipeline checks it.
         gives: the layout of its result.
-        size: (width, height) of its result, if it sets one.
+        size: (width, height) of its result, or None if it does not set one.
     """
 
     needs: Layout = "hwc"
     gives: Layout = "hwc"
-    size: tuple[int, int] | None = None
+    size: Any = None
 
     @abstractmethod
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -78,13 +78,18 @@ class Resizer:
         self.backend = backend
 
     def __call__(
-        self, image: np.ndarray, width: int, height: int, rng: np.random.Generator
+        self,
+        image: np.ndarray,
+        width: int,
+        height: int,
+        rng: np.random.Generator,
+        rest: pictures.Rest = pictures.NO_REST,
     ) -> np.ndarray:
-        """uint8 [height, width, 3]."""
+        """uint8 [height, width, 3]; see :func:`ppcls.data.image.resize`."""
         name: str | None = self.interpolation
         if name == "random":
             name = RANDOM_INTERPOLATIONS[rng.integers(len(RANDOM_INTERPOLATIONS))]
-        return pictures.resize(image, width, height, name, self.backend)
+        return pictures.resize(image, width, height, name, self.backend, rest)
 
 
 def width_and_height(size: int | list[int], argument: str = "size") -> tuple[int, int]:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ppcls.data.image import decode_part
 from ppcls.data.transforms.base import (
     Backend,
     Interpolation,
@@ -82,7 +83,22 @@ class RandCropImage(Transform):
         """uint8 [height of size, width of size, 3]."""
         left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
         part = image[top : top + height, left : left + width]
-        return self._resize(part, *self.size, rng)
+        target_width, target_height = self.size
+        return self._resize(part, target_width, target_height, rng)
+
+    def from_file(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        """The same of a file, of which only the part is decoded.
+
+        Raises:
+            DecodeError: the bytes are not a picture.
+        """
+
+        def box(width: int, height: int) -> tuple[int, int, int, int]:
+            return self.box(width, height, rng)
+
+        target_width, target_height = self.size
+        part, rest = decode_part(data, box, target_width, target_height)
+        return self._resize(part, target_width, target_height, rng, rest)
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(left, top, width, height) of the part of a picture of ``width`` x ``height`` pixels."""

@@ -18,7 +18,7 @@ class DecodeImage(Transform):
         to_np: accepted because published configurations write it; pixels are always an array here.
         to_rgb: False gives BGR, as OpenCV stores pixels.
         channel_first: gives [3, height, width]; only a normalisation may follow then.
-        backend: what decodes a JPEG; both give the same pixels.
+        backend: accepted because published configurations write it; the pixels are the same.
     """
 
     def __init__(
@@ -32,7 +32,6 @@ class DecodeImage(Transform):
             raise ArgumentError("backend", f"expected 'cv2' or 'pil', received {backend!r}")
         self.to_rgb = to_rgb
         self.channel_first = channel_first
-        self.backend = backend
         self.gives = "chw" if channel_first else "hwc"
 
     def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -45,7 +44,11 @@ class DecodeImage(Transform):
             DecodeError: the bytes are not a picture.
             ArgumentError: an array that is not uint8 [height, width, 3].
         """
-        pixels = _checked(image) if isinstance(image, np.ndarray) else decode(image, self.backend)
+        pixels = _checked(image) if isinstance(image, np.ndarray) else decode(image)
+        return self.ordered(pixels)
+
+    def ordered(self, pixels: np.ndarray) -> np.ndarray:
+        """RGB [height, width, 3] with channels in the order that the arguments say."""
         if not self.to_rgb:
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
         return pixels.transpose(2, 0, 1) if self.channel_first else pixels

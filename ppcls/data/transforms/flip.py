@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import cv2
 import numpy as np
 from pydantic import Field
 
@@ -36,6 +37,5 @@ class RandFlipImage(Transform):
         """[height, width, 3], mirrored or not."""
         if rng.random() >= self.prob:
             return image
-        if self.flip_code == 1:
-            return image[:, ::-1]
-        return image[::-1] if self.flip_code == 0 else image[::-1, ::-1]
+        # Not a view: copying one with negative strides into a batch takes forty times as long.
+        return cv2.flip(image, self.flip_code)

@@ -1,0 +1,175 @@
+"""JPEG files: what the header says, and decoding no more of them than is needed.
+
+A JPEG has to be decoded from its first row on, and most of the time goes into reading its bits.
+So a part is decoded in two ways at once: rows below it are not read, and a part that will be
+shrunk to half its size or less is decoded at 1/2, 1/4 or 1/8 by leaving out frequencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+
+START, END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+APP1 = 0xE1  # EXIF or XMP data, which may hold an orientation
+BASELINE, PROGRESSIVE = (0xC0, 0xC1), 0xC2
+SEGMENTS = frozenset([0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])  # tables, APPn, comment
+SCALES = (8, 4, 2)
+
+Margins = tuple[int, int, int, int]  # what a part leaves out: left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What is known of a JPEG before it is decoded.
+
+    Attributes:
+        width, height: in pixels, as stored; see ``has_app1``.
+        has_app1: whether there may be an EXIF orientation.
+        height_at: where the two bytes of the height are.
+        row_unit: rows of pixels that are decoded together.
+        in_order: whether the rows come one after the other, in one scan.
+    """
+
+    width: int
+    height: int
+    has_app1: bool
+    height_at: int
+    row_unit: int
+    in_order: bool
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """The header of a JPEG that :func:`decode` can be trusted with, else None.
+
+    That is a complete file with 8 bits in one or three channels. libjpeg fills what is missing of
+    a broken one with grey, so one whose segments do not follow each other up to an end marker that
+    ends the data is somebody else's case; so are four channels (CMYK).
+    """
+    if not data.startswith(START) or not data.endswith(END):
+        return None
+    position, frame, has_app1 = len(START), None, False
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        code = data[position + 1]
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if code == SCAN:
+            return _header(data, frame, end, has_app1) if frame is not None else None
+        if code in BASELINE or code == PROGRESSIVE:
+            if frame is not None:
+                return None
+            frame = position
+        elif code not in SEGMENTS:
+            return None
+        has_app1 |= code == APP1
+        position = end
+    return None
+
+
+def _header(data: bytes, frame: int, scan: int, has_app1: bool) -> JpegHeader | None:
+    precision, height, width, channels = (
+        data[frame + 4],
+        int.from_bytes(data[frame + 5 : frame + 7], "big"),
+        int.from_bytes(data[frame + 7 : frame + 9], "big"),
+        data[frame + 9],
+    )
+    if precision != 8 or channels not in (1, 3) or not width or not height:
+        return None
+    tall = max(data[frame + 11 + 3 * channel] & 15 for channel in range(channels))
+    one_scan = _is_one_scan(data, scan)
+    if not one_scan and not _is_whole(data, scan):
+        return None
+    in_order = one_scan and data[frame + 1] in BASELINE
+    return JpegHeader(width, height, has_app1, frame + 5, 8 * tall, in_order)
+
+
+def _is_one_scan(data: bytes, start: int) -> bool:
+    """Whether nothing but bits of pictures and restarts comes between ``start`` and the end.
+
+    In a scan, FF 00 is a byte FF, and FF D0 to FF D7 are restarts.
+    """
+    scan = np.frombuffer(data, np.uint8, offset=start)
+    codes = scan[np.flatnonzero(scan[:-1] == 0xFF) + 1]
+    return np.count_nonzero((codes != 0) & ((codes < 0xD0) | (codes > 0xD7))) == 1
+
+
+def _is_whole(data: bytes, start: int) -> bool:
+    """Whether scans and tables follow each other from the end of a scan's header to the end."""
+    scan = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(scan[:-1] == 0xFF)
+    codes = scan[marks + 1]
+    marks = marks[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))]
+    position, in_scan = start, True
+    while True:
+        following = int(np.searchsorted(marks, position))
+        if following == len(marks) or (not in_scan and marks[following] != position):
+            return False
+        position = int(marks[following])
+        code = data[position + 1]
+        if code == END[1]:
+            return position == len(data) - 2
+        if code not in SEGMENTS and code != SCAN:
+            return False
+        in_scan = code == SCAN
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+
+
+def decode(data: bytes) -> np.ndarray | None:
+    """All pixels as stored: uint8 RGB [height, width, 3]; None if the bits are broken."""
+    try:
+        return simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
+
+
+def decode_part(
+    data: bytes, header: JpegHeader, margins: Margins, width: int, height: int
+) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """A part of a picture, as stored; smaller than stored if it stays larger than asked for.
+
+    Args:
+        margins: what the part leaves out of the picture, in pixels of the whole one.
+        width, height: what the part will be resized to.
+
+    Returns:
+        (uint8 RGB [h, w, 3], what of this is not the part: left, top, right, bottom, each in
+        [0, 1) pixel), or None if the bits are broken.
+    """
+    left, top, right, bottom = margins
+    right, bottom = header.width - right, header.height - bottom
+    scale = next((s for s in SCALES if s * width <= right - left and s * height <= bottom - top), 1)
+    pixels = _decode_rows(data, header, bottom, scale)
+    if pixels is None:
+        return None
+    edges = left / scale, top / scale, right / scale, bottom / scale
+    first_x, first_y, last_x, last_y = (
+        int(edges[0]),
+        int(edges[1]),
+        -int(-edges[2] // 1),
+        -int(-edges[3] // 1),
+    )
+    rest = edges[0] - first_x, edges[1] - first_y, last_x - edges[2], last_y - edges[3]
+    return pixels[first_y:last_y, first_x:last_x], rest
+
+
+def _decode_rows(
+    data: bytes | bytearray, header: JpegHeader, rows: int, scale: int
+) -> np.ndarray | None:
+    """At least the first ``rows`` rows, at 1 / ``scale``."""
+    # One unit more: rows at its edge are smoothed with those below.
+    kept = (-(-rows // header.row_unit) + 1) * header.row_unit
+    strict = True
+    if header.in_order and kept < header.height:
+        # A picture that claims to be less high; what is left over is not an error then.
+        shortened = bytearray(data)
+        shortened[header.height_at : header.height_at + 2] = kept.to_bytes(2, "big")
+        data, strict = shortened, False
+    options = {}
+    if scale > 1:
+        height = min(kept, header.height) if header.in_order else header.height
+        options = {"min_height": -(-height // scale), "min_width": -(-header.width // scale)}
+    try:
+        return simplejpeg.decode_jpeg(data, strict=strict, **options)
+    except ValueError:
+        return None
