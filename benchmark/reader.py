@@ -1,19 +1,24 @@
-"""Images per second of the reader: files on disk -> batches ready for the network.
+"""Images per second of the reader: files on disk -> batches of 64 ready for the network.
 
-Training transform: decode, random crop to 224, flip, normalise. The peer in the same run is
-`paddle.io.DataLoader` with one float picture normalised at a time, as PaddleClas reads.
+Training transform: decode, random crop to 224, flip, normalise. All readers are started first and
+then read an epoch each in turn, so that what else the machine does hits all of them alike. The
+peers: what PaddleClas's reader does, step by step; timm's loader, if ``--timm-python`` names a
+Python that has it (see README.md); and the JPEG decoder alone, which no reader that decodes whole
+pictures can beat.
 
 python benchmark/reader.py                               # 250 generated JPEGs of 500x375
-python benchmark/reader.py --pictures FOLDER --workers 2
+python benchmark/reader.py --pictures FOLDER --timm-python torchenv/bin/python
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,96 +27,120 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmark.machine import describe_machine, report
-from ppcls.data.datasets import ImageNetDataset
-from ppcls.data.loader import DataLoader
-from ppcls.data.samplers import DistributedBatchSampler
-from ppcls.data.transforms.base import Transform
-from ppcls.registry import TRANSFORMS
 
-BATCH = 64
+PEERS = Path(__file__).resolve().parent / "peers"
+
+
+class Reader:
+    """A process that reads an epoch whenever it is told to."""
+
+    def __init__(self, name: str, python: str, script: str, arguments: list[str]):
+        self.name = name
+        self.answers: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [python, str(PEERS / script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+    def read(self) -> None:
+        """One epoch."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("a reader has no pipes")
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        while line and not line.startswith("{"):  # what libraries print
+            line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name} ended; its message stands above")
+        self.answers.append(json.loads(line))
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def rates(self) -> list[float]:
+        """Pictures a second in each epoch but the first, which warms up."""
+        return [answer["rate"] for answer in self.answers[1:]]
 
 
 def main() -> None:
-    """Measures both readers in turn and prints their rates and ratio."""
+    """Measures all readers in turn and prints their rates and ratios."""
+    options = _parse()
+    sys.stdout.write(f"{describe_machine()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.pictures or _generate(Path(folder))
+        entries = _write_list(root, Path(folder) / "list.txt", options.samples)
+        sys.stdout.write(f"{entries}; {options.workers} workers, {options.epochs} epochs each\n")
+        readers = _start(root, Path(folder) / "list.txt", options)
+        for _ in range(options.epochs + 1):
+            for reader in readers:
+                reader.read()
+        for reader in readers:
+            reader.close()
+    _print(readers)
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=Path, help="a folder of pictures; generated if absent")
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; generated if absent")
+    parser.add_argument("--samples", type=int, default=2000, help="entries an epoch")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--epochs", type=int, default=5, help="counted epochs, after one not counted"
-    )
-    parser.add_argument("--samples", type=int, default=1000, help="entries an epoch")
-    parser.add_argument("--backend", choices=("cv2", "pil"), default="cv2")
-    options = parser.parse_args()
-    sys.stdout.write(f"{describe_machine()}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = make_dataset(Path(folder), options)
-        own = measure_own(dataset, options)
-        peer = measure_peer(dataset, options)
-        mine = report(f"ppcls, {options.workers} workers, {options.backend}", own)
-        theirs = report("paddle.io.DataLoader, float pictures", peer)
-        sys.stdout.write(f"ratio {mine / theirs:.2f}\n")
+    parser.add_argument("--epochs", type=int, default=5, help="counted, after one to warm up")
+    parser.add_argument("--jitter", action="store_true", help="change colours, too")
+    parser.add_argument("--backend", choices=("cv2", "pil"), default="cv2", help="ours resizes by")
+    parser.add_argument("--timm-python", metavar="PYTHON", help="a Python with torch and timm")
+    return parser.parse_args()
 
 
-def make_dataset(folder: Path, options: argparse.Namespace) -> ImageNetDataset:
-    """A data set of ``options.samples`` entries over the pictures of a folder."""
-    root = options.pictures or _generate(folder)
-    names = sorted(p.name for p in root.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
-    lines = [f"{names[i % len(names)]} 0\n" for i in range(options.samples)]
-    label_file = folder / "list.txt"
-    label_file.write_text("".join(lines), encoding="utf-8")
-    return ImageNetDataset(str(root), str(label_file), transforms(options.backend), class_num=1)
-
-
-def transforms(backend: str) -> list[Transform]:
-    """The usual training transform."""
-    table: list[tuple[str, dict[str, Any]]] = [
-        ("DecodeImage", {"backend": backend}),
-        ("RandCropImage", {"size": 224, "backend": backend}),
-        ("RandFlipImage", {}),
-        ("NormalizeImage", {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}),
-        ("ToCHWImage", {}),
+def _start(root: Path, list_file: Path, options: argparse.Namespace) -> list[Reader]:
+    common = [str(root), str(list_file), "--workers", str(options.workers)]
+    common += ["--jitter"] * options.jitter
+    own = [*common, "--backend", options.backend]
+    readers = [
+        Reader("ppcls", sys.executable, "ppcls_reader.py", own),
+        Reader("ppcls, decode: exact", sys.executable, "ppcls_reader.py", [*own, "--decode=exact"]),
+        Reader("PaddleClas's steps (cv2)", sys.executable, "paddleclas_reader.py", common),
+        Reader("the decoder alone", sys.executable, "decoder_alone.py", common),
     ]
-    return [TRANSFORMS.build(name, arguments) for name, arguments in table]
+    if options.timm_python:
+        readers.append(Reader("timm (PIL, bicubic)", options.timm_python, "timm_reader.py", common))
+    return readers
 
 
-def measure_own(dataset: ImageNetDataset, options: argparse.Namespace) -> list[float]:
-    """Rates of our reader, epoch by epoch, normalised batches included."""
-    sampler = DistributedBatchSampler(BATCH, shuffle=True, sample_count=len(dataset))
-    rates = []
-    with DataLoader(dataset, sampler, seed=0, num_workers=options.workers) as reader:
-        for epoch in range(options.epochs + 1):
-            batches = (dataset.pipeline.batch(batch.images) for batch in reader.epoch(epoch))
-            rates.append(_rate(batches))
-    return rates[1:]
+def _print(readers: list[Reader]) -> None:
+    medians = [report(reader.name, reader.rates()) for reader in readers]
+    for reader, median in zip(readers[1:], medians[1:], strict=True):
+        # Epoch by epoch: the machine's other work changes from one to the next.
+        pairs = zip(readers[0].rates(), reader.rates(), strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        sys.stdout.write(
+            f"ppcls / {reader.name}: {medians[0] / median:.2f} (medians),"
+            f" {statistics.median(ratios):.2f} (median of {len(ratios)} epochs' ratios)\n"
+        )
+    for reader in readers:
+        cost = statistics.median(answer["processor_ms"] for answer in reader.answers[1:])
+        sys.stdout.write(f"{reader.name}: {cost:.2f} ms of processor time a picture\n")
+    own = readers[0].answers
+    sys.stdout.write(f"first batch of ppcls after {own[0]['first_batch']:.2f} s\n")
+    for number, answer in enumerate(own):
+        sizes = ", ".join(f"{size:.1f}" for size in answer["workers_mib"])
+        sys.stdout.write(f"epoch {number}: its workers hold {sizes} MiB of their own\n")
 
 
-def measure_peer(dataset: ImageNetDataset, options: argparse.Namespace) -> list[float]:
-    """Rates of Paddle's loader over the same transforms, each picture on its own."""
-    import paddle
-
-    class Pictures(paddle.io.Dataset):
-        def __len__(self) -> int:
-            return len(dataset)
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-            image: Any = Path(dataset.path(index)).read_bytes()
-            rng = np.random.default_rng()
-            for transform in dataset.pipeline.transforms:
-                image = transform(image, rng)
-            return np.ascontiguousarray(image), 0
-
-    loader = paddle.io.DataLoader(
-        Pictures(), batch_size=BATCH, shuffle=True, num_workers=options.workers
-    )
-    return [_rate(batch[0] for batch in loader) for _ in range(options.epochs + 1)][1:]
-
-
-def _rate(batches: Iterator[Any]) -> float:
-    start = time.perf_counter()
-    images = sum(batch.shape[0] for batch in batches)
-    return images / (time.perf_counter() - start)
+def _write_list(root: Path, path: Path, samples: int) -> str:
+    names = sorted(p.name for p in root.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+    lines = [f"{names[i % len(names)]} {i % 10}\n" for i in range(samples)]
+    path.write_text("".join(lines), encoding="utf-8")
+    size = sum((root / name).stat().st_size for name in names) / len(names) / 1e3
+    return f"{samples} entries over {len(names)} JPEGs of {size:.0f} kB on average"
 
 
 def _generate(folder: Path) -> Path:

@@ -266,6 +266,8 @@ def _jpeg_orientation(header: jpeg.JpegHeader, data: bytes) -> int:
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes the EXIF orientation (1-8; anything else counts as upright)."""
+    if orientation == 1:
+        return image
     if orientation in TRANSPOSED:
         image = image.transpose(1, 0, 2)
     if orientation in MIRRORED_X:

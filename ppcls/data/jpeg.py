@@ -30,6 +30,7 @@ class JpegHeader:
         has_app1: whether there may be an EXIF orientation.
         height_at: where the two bytes of the height are.
         row_unit: rows of pixels that are decoded together.
+        is_smoothed: whether colours of a row depend on the unit below, being stored more coarsely.
         in_order: whether the rows come one after the other, in one scan.
     """
 
@@ -38,6 +39,7 @@ class JpegHeader:
     has_app1: bool
     height_at: int
     row_unit: int
+    is_smoothed: bool
     in_order: bool
 
 
@@ -81,7 +83,7 @@ def _header(data: bytes, frame: int, scan: int, has_app1: bool) -> JpegHeader | 
     if not one_scan and not _is_whole(data, scan):
         return None
     in_order = one_scan and data[frame + 1] in BASELINE
-    return JpegHeader(width, height, has_app1, frame + 5, 8 * tall, in_order)
+    return JpegHeader(width, height, has_app1, frame + 5, 8 * tall, tall > 1, in_order)
 
 
 def _is_one_scan(data: bytes, start: int) -> bool:
@@ -157,8 +159,7 @@ def _decode_rows(
     data: bytes | bytearray, header: JpegHeader, rows: int, scale: int
 ) -> np.ndarray | None:
     """At least the first ``rows`` rows, at 1 / ``scale``."""
-    # One unit more: rows at its edge are smoothed with those below.
-    kept = (-(-rows // header.row_unit) + 1) * header.row_unit
+    kept = (-(-rows // header.row_unit) + header.is_smoothed) * header.row_unit
     strict = True
     if header.in_order and kept < header.height:
         # A picture that claims to be less high; what is left over is not an error then.

@@ -65,7 +65,7 @@ class Kernels:
         self.pool = self._map(library, f"ppcls_pool{suffix}")
         self.pool_backward = self._map(library, f"ppcls_pool_backward{suffix}")
         self.look_up = library[f"ppcls_look_up{suffix}"]
-        self.look_up.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,) * 3
+        self.look_up.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_int64,) * 2
         self.look_up.restype = None
         self.momentum = library[f"ppcls_momentum{suffix}"]
         self.momentum.argtypes = (

@@ -16,11 +16,11 @@ def look_up_pixels(images: np.ndarray, table: np.ndarray) -> paddle.Tensor:
     operation's to the last bit.
 
     Args:
-        images: uint8 [N, H, W, C].
-        table: float32 [256, C].
+        images: uint8 [N, H, W, 3].
+        table: float32 [256, 3].
 
     Returns:
-        float32 [N, C, H, W], in channels-last memory.
+        float32 [N, 3, H, W], in channels-last memory.
     """
     images = np.ascontiguousarray(images)
     table = np.ascontiguousarray(table, np.float32)
@@ -31,7 +31,6 @@ def look_up_pixels(images: np.ndarray, table: np.ndarray) -> paddle.Tensor:
         table.ctypes.data,
         result.data_ptr(),
         batch * height * width,
-        channels,
         thread_count(),
     )
     return result.transpose(TO_CHANNELS_FIRST)
