@@ -71,6 +71,46 @@ def test_augmentation_depends_on_the_epoch(make_dataset):
     assert not np.array_equal(first.images, second.images)
 
 
+class Fixed:
+    """A sampler of given batches, and of given sizes of their pictures."""
+
+    def __init__(self, batches: list[list[int]], sizes: list[tuple[int, int]] | None = None):
+        self._batches = [np.asarray(batch, np.int64) for batch in batches]
+        if sizes is not None:
+            self.sizes = lambda epoch: sizes
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        return self._batches
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_copies_of_a_picture_are_augmented_differently(make_dataset, workers):
+    dataset = make_dataset()
+    copies = [5, 5 + len(dataset), 5 + 2 * len(dataset)]
+    with DataLoader(dataset, Fixed([copies, [5]]), seed=3, num_workers=workers) as reader:
+        several, one = ((b.images.copy(), b.indices, b.labels) for b in reader.epoch(0))
+    assert several[1].tolist() == [5, 5, 5]
+    assert several[2].tolist() == [0, 0, 0]
+    assert len({image.tobytes() for image in several[0]}) == 3
+    np.testing.assert_array_equal(several[0][0], one[0][0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_several_sizes(make_dataset, workers):
+    sizes = [(48, 24), (16, 16), (8, 40)]
+    sampler = Fixed([[0, 1], [2, 3, 4, 5, 6, 7], [8]], sizes)
+    with DataLoader(make_dataset(), sampler, seed=3, num_workers=workers) as reader:
+        shapes = [batch.images.shape for batch in reader.epoch(0)]
+    assert shapes == [(2, 24, 48, 3), (6, 16, 16, 3), (1, 40, 8, 3)]
+
+
+def test_the_largest_batch_fits_into_shared_memory(make_dataset):
+    """Sizes and numbers are multiplied batch by batch, not largest by largest."""
+    sampler = Fixed([[0, 1], [2, 3, 4, 5, 6, 7]], [(48, 24), (16, 16)])
+    with DataLoader(make_dataset(), sampler, seed=3, num_workers=1) as reader:
+        assert reader._pool._shared.pixel_bytes == 2 * 48 * 24 * 3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_skips_batches(make_dataset, workers):
     with loader(make_dataset(), workers) as reader:
