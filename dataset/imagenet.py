@@ -15,7 +15,9 @@ from ppcls.data.datasets import PICTURE_SUFFIXES
 
 GUIDE = """how to lay ImageNet-1k out
   The archives come from https://image-net.org/download-images, free for research after
-  registration: ILSVRC2012_img_train.tar (138 GB) and ILSVRC2012_img_val.tar (6.3 GB).
+  registration: ILSVRC2012_img_train.tar (138 GB) and ILSVRC2012_img_val.tar (6.3 GB). With the
+  development kit beside them, dataset/imagenet_archives.py checks and unpacks them, goes on where
+  it was interrupted, and does what this script does. By hand:
 
     mkdir -p dataset/ILSVRC2012/train dataset/ILSVRC2012/val
     tar -xf ILSVRC2012_img_train.tar -C dataset/ILSVRC2012/train

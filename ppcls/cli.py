@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ppcls import __version__
+from ppcls.cli_data import add_data_commands
 from ppcls.errors import PPClsError, UnknownName, UsageError
 
 INTERRUPTED = 130
@@ -283,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_commands(commands)
     _add_models_command(commands)
     _add_weights_commands(commands)
+    add_data_commands(commands)
     return parser
 
 

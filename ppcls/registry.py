@@ -185,8 +185,8 @@ class Spec:
 def _built(value: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(value, Spec):
         return value.build(**context)
-    if isinstance(value, list) and any(isinstance(item, Spec) for item in value):
-        return [item.build(**context) for item in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_built(item, context) for item in value)
     return value
 
 
@@ -204,9 +204,43 @@ class One:
 
 @dataclass(frozen=True)
 class Many:
-    """Annotation: the value is a list of components, each written ``- Name: {argument: value}``."""
+    """Annotation: the value is a list of components, each written ``- Name: {argument: value}``.
+
+    Attributes:
+        whole: whether the list is all there is, so that its order can be checked.
+    """
 
     registry: Registry[Any]
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class ByName:
+    """Annotation: the value is all keys that are no other parameter's, each a component's name.
+
+    They are written ``Name: {argument: value}``; the builder receives a list of tuples: a
+    component, and the values of ``also`` in their order.
+
+    Attributes:
+        also: arguments that stand among the component's own.
+    """
+
+    registry: Registry[Any]
+    also: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Annotation: the value may be left out, and has to be the one at another place.
+
+    Published files give some facts about a run twice.
+
+    Attributes:
+        key: that other place, such as ``Arch.class_num``; its last part is a fact that the engine
+            supplies.
+    """
+
+    key: str
 
 
 BACKBONES: Registry[Any] = Registry("network", "ppcls.backbones")

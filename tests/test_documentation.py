@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ppcls
 from ppcls.config import ConfigError
+from ppcls.registry import BATCH_TRANSFORMS, DATASETS, SAMPLERS, TRANSFORMS, Registry
 from ppcls.weights.write import write_weights
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +66,25 @@ def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "deploy/README.md", "dataset/README.md", "docs/weights.md"]
+    "registry", [TRANSFORMS, BATCH_TRANSFORMS, SAMPLERS, DATASETS], ids=lambda r: r.kind
+)
+def test_the_guide_to_data_names_every_component(registry: Registry[Any]) -> None:
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert [name for name in registry.names() if f"`{name}`" not in text] == []
+
+
+def test_the_configuration_of_the_guide_to_data_is_right(tmp_path: Path) -> None:
+    [text] = code_blocks("docs/data.md", "yaml")
+    base = ROOT / "configs/ImageNet/MobileNeXt/MobileNeXt_100.yaml"
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_base_: {base}\n{text}", encoding="utf-8")
+    config = ppcls.load_config(path)
+    assert config.DataLoader.Train.dataset.extra["subset"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "deploy/README.md", "dataset/README.md", "docs/weights.md", "docs/data.md"],
 )
 def test_files_and_options_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

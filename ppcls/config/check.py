@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
-from ppcls.config import types
+from ppcls.config import structure, types
 from ppcls.config.problems import DEFAULT, Origin, Problem
 from ppcls.config.schema import NO_MEANING, NOT_YET
 from ppcls.config.source import Node, from_plain
 from ppcls.errors import ArgumentError, PPClsError, UnknownName, suggestion
-from ppcls.registry import REQUIRED, Argument, Entry, Many, One, Registry, Spec
+from ppcls.registry import (
+    REQUIRED,
+    Argument,
+    ByName,
+    Entry,
+    Many,
+    One,
+    Registry,
+    Repeats,
+    Spec,
+)
+
+T = TypeVar("T")
 
 NAME = "name"
 
@@ -34,16 +46,12 @@ class Checker:
         self.warnings: list[str] = []
         self._to_probe: list[tuple[Spec, Node, str]] = []
         self._sequences: list[tuple[Registry[Any], list[Spec], Node, str]] = []
+        self._repeated: list[tuple[str, Any, Node, str]] = []
 
     def section(self, cls: type, node: Node, path: str = "") -> Any | None:
         """An instance of the dataclass ``cls``, or None if a problem was found in it."""
-        hints = types.hints(cls)
-        arguments = {
-            f.name: Argument(f.name, hints[f.name], _field_default(f))
-            for f in dataclasses.fields(cls)
-        }
         try:
-            values = self._call(arguments, self._map(node, path), node, path)
+            values = self._call(structure.section_arguments(cls), self._map(node, path), node, path)
             return cls(**values)
         except ArgumentError as error:
             self._report_argument(error, node, path)
@@ -56,16 +64,24 @@ class Checker:
         for spec, node, path in self._to_probe:
             try:
                 spec.probe(**context)
-            except ArgumentError as error:
-                self._report_argument(error, node, path)
             except PPClsError as error:
-                self._report(node.origin, path, str(error))
+                if spec.registry.probe and self._is_reported(f"{path}."):
+                    continue  # a mistake of one of its components
+                if isinstance(error, ArgumentError):
+                    self._report_argument(error, node, path)
+                else:
+                    self._report(node.origin, path, str(error))
         for registry, specs, node, path in self._sequences:
             try:
                 registry.check_sequence([spec.build(**context) for spec in specs])
             except PPClsError as error:  # a component's own mistake is reported already
-                if not any(problem.path.startswith(path) for problem in self.problems):
+                if not self._is_reported(path):
                     self._report(node.origin, path, str(error))
+        for key, value, node, path in self._repeated:
+            section, _, name = key.rpartition(".")
+            if value != context[name] and not self._is_reported(section):
+                message = f"expected {context[name]}, as {key} is, received {value}"
+                self._report(node.origin, path, message)
 
     # A map of arguments ------------------------------------------------------------------------
 
@@ -73,19 +89,20 @@ class Checker:
         self, arguments: Mapping[str, Argument], given: dict[str, Node], node: Node, path: str
     ) -> dict[str, Any]:
         """Values for all ``arguments``; raises _Invalid after reporting every problem."""
-        values: dict[str, Any] = {}
         guessed: set[str] = set()
-        for key in [key for key in given if key not in arguments]:
-            self._unknown(key, given, arguments, path, guessed)
-        complete = True
-        for name, argument in arguments.items():
-            try:
-                values[name] = self._argument(argument, given, node, path, guessed)
-            except _Invalid:
-                complete = False
-        if not complete:
-            raise _Invalid
-        return values
+        by_name = structure.by_name(arguments)
+        own = {name: argument for name, argument in arguments.items() if name not in by_name}
+        others = [key for key in given if key not in own]
+        if not by_name:
+            for key in others:
+                self._unknown(key, given, own, path, guessed)
+
+        def value(name: str) -> Any:
+            if name in by_name:
+                return self._named(by_name[name], {key: given[key] for key in others}, node, path)
+            return self._argument(arguments[name], given, node, path, guessed)
+
+        return dict(zip(arguments, _all(value, arguments), strict=True))
 
     def _argument(
         self,
@@ -100,12 +117,12 @@ class Checker:
             return self._value(argument.annotation, given[argument.name], at)
         if argument.default is REQUIRED:
             if argument.name not in guessed:
-                expected = _describe(argument.annotation)
+                expected = structure.describe(argument.annotation)
                 self._report(node.origin, at, f"is missing; expected {expected}")
             raise _Invalid
         if not dataclasses.is_dataclass(argument.default):
             default = copy.deepcopy(argument.default)  # lists must not be shared between runs
-            if default is not None or not _is_structure(argument.annotation):
+            if default is not None or not structure.is_structure(argument.annotation):
                 given[argument.name] = from_plain(default)
             return default
         given[argument.name] = Node({}, DEFAULT)
@@ -155,7 +172,10 @@ class Checker:
                 if value is None:
                     raise _Invalid
                 return value
-        return self._leaf(annotation, node, path)
+        value = self._leaf(annotation, node, path)
+        repeats = [marker for marker in metadata if isinstance(marker, Repeats)]
+        self._repeated += [(marker.key, value, node, path) for marker in repeats]
+        return value
 
     def _leaf(self, annotation: Any, node: Node, path: str) -> Any:
         item = types.item_annotation(annotation)
@@ -186,26 +206,17 @@ class Checker:
                 )
             raise _Invalid
         entry = self._entry(marker.registry, name_node, _join(path, NAME))
-        arguments = {NAME: Argument(NAME, str), **entry.arguments()}
-        arguments |= {argument.name: argument for argument in marker.also}
-        values = self._call(arguments, given, node, path)
-        extra = {argument.name: values.pop(argument.name) for argument in marker.also}
-        return self._spec(marker.registry, values.pop(NAME), values, node, path, extra)
+        also = (Argument(NAME, str), *marker.also)
+        return self._spec(marker.registry, entry, node, path, also)
 
     def _many(self, marker: Many, node: Node, path: str) -> list[Spec]:
         if not isinstance(node.value, list) or not node.value:
             expected = f"a list of {marker.registry.kinds}, at least one: '- Name: {{key: value}}'"
             self._report(node.origin, path, f"expected {expected}; received {node.plain()!r}")
             raise _Invalid
-        specs, complete = [], True
-        for i, item in enumerate(node.value):
-            try:
-                specs.append(self._item(marker.registry, item, f"{path}.{i}"))
-            except _Invalid:
-                complete = False
-        if not complete:
-            raise _Invalid
-        if marker.registry.probe:
+        items = [(item, f"{path}.{i}") for i, item in enumerate(node.value)]
+        specs = _all(lambda item: self._item(marker.registry, *item), items)
+        if marker.registry.probe and marker.whole:
             self._sequences.append((marker.registry, specs, node, path))
         return specs
 
@@ -217,12 +228,35 @@ class Checker:
             self._report(node.origin, path, f"{message}, received {node.plain()!r}")
             raise _Invalid
         [(name, given)] = node.value.items()
+        return self._by_name(registry, name, given, path)
+
+    def _named(
+        self, marker: ByName, given: dict[str, Node], node: Node, path: str
+    ) -> list[tuple[Any, ...]]:
+        if not given:
+            expected = f"at least one {marker.registry.kind}, 'Name: {{argument: value}}'"
+            self._report(node.origin, path, f"expected {expected}; received none")
+            raise _Invalid
+
+        def component(name: str) -> tuple[Any, ...]:
+            spec = self._by_name(marker.registry, name, given[name], path, marker.also)
+            return spec, *spec.extra.values()
+
+        return _all(component, given)
+
+    def _by_name(
+        self,
+        registry: Registry[Any],
+        name: str,
+        node: Node,
+        path: str,
+        also: tuple[Argument, ...] = (),
+    ) -> Spec:
         at = _join(path, name)
-        entry = self._entry(registry, Node(name, given.origin), at)
-        if given.value is None:
-            given.value = {}
-        values = self._call(entry.arguments(), self._map(given, at), given, at)
-        return self._spec(registry, name, values, given, at)
+        entry = self._entry(registry, Node(name, node.origin), at)
+        if node.value is None:
+            node.value = {}
+        return self._spec(registry, entry, node, at, also)
 
     def _entry(self, registry: Registry[Any], name: Node, path: str) -> Entry:
         try:
@@ -234,13 +268,16 @@ class Checker:
     def _spec(
         self,
         registry: Registry[Any],
-        name: str,
-        values: dict[str, Any],
+        entry: Entry,
         node: Node,
         path: str,
-        extra: dict[str, Any] | None = None,
+        also: tuple[Argument, ...],
     ) -> Spec:
-        spec = Spec(registry, name, values, extra or {})
+        arguments = entry.arguments() | {argument.name: argument for argument in also}
+        values = self._call(arguments, self._map(node, path), node, path)
+        extra = {argument.name: values.pop(argument.name) for argument in also}
+        extra.pop(NAME, None)
+        spec = Spec(registry, entry.name, values, extra)
         self._to_probe.append((spec, node, path))
         return spec
 
@@ -252,6 +289,9 @@ class Checker:
 
     # Reports -------------------------------------------------------------------------------------
 
+    def _is_reported(self, start: str) -> bool:
+        return any(problem.path.startswith(start) for problem in self.problems)
+
     def _report(self, origin: Origin, path: str, message: str) -> None:
         self.problems.append(Problem(origin, path, message))
 
@@ -262,30 +302,18 @@ class Checker:
         self._report(origin, _join(path, error.argument), str(error))
 
 
+def _all(check: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """What ``check`` returns for each item; raises _Invalid after the last one if any was wrong."""
+    checked, complete = [], True
+    for item in items:
+        try:
+            checked.append(check(item))
+        except _Invalid:
+            complete = False
+    if not complete:
+        raise _Invalid
+    return checked
+
+
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def _describe(annotation: Any) -> str:
-    for marker in types.split(annotation)[1]:
-        if isinstance(marker, One):
-            return f"a {marker.registry.kind}, {{name: ..., argument: value}}"
-        if isinstance(marker, Many):
-            return f"a list of {marker.registry.kinds}, '- Name: {{argument: value}}'"
-    return "a section" if _is_structure(annotation) else types.describe(annotation)
-
-
-def _is_structure(annotation: Any) -> bool:
-    """Whether the value is a section or made of components, rather than plain data."""
-    base, metadata = types.split(annotation)
-    return any(isinstance(marker, (One, Many)) for marker in metadata) or any(
-        dataclasses.is_dataclass(member) for member in types.alternatives(base)
-    )
-
-
-def _field_default(f: dataclasses.Field[Any]) -> Any:
-    if f.default is not dataclasses.MISSING:
-        return f.default
-    if f.default_factory is not dataclasses.MISSING:
-        return f.default_factory()
-    return REQUIRED

@@ -7,7 +7,7 @@ there, for a component that is exchanged for another kind with other arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ppcls.config.problems import COMMAND_LINE, ConfigError, Origin, Problem
@@ -19,6 +19,7 @@ BASE, REPLACE = "_base_", "_replace_"
 def compose(path: str | Path, overrides: Sequence[str] = ()) -> Node:
     """The tree of a file with its bases under it and the overrides on top. Raises ConfigError."""
     tree = _read_with_bases(Path(path), ())
+    _forget_replace(tree)
     problems: list[Problem] = []
     for number, override in enumerate(overrides, 1):
         try:
@@ -65,12 +66,25 @@ def _bases(node: Node | None) -> list[tuple[str, Origin]]:
 def _merge(base: Node, over: Node) -> Node:
     if not isinstance(over.value, dict):
         return over
-    replace = over.value.pop(REPLACE, None)
+    replace = over.value.get(REPLACE)  # stays: it holds against the bases of other files too
     keep = isinstance(base.value, dict) and not (replace and replace.value is True)
     children = dict(base.value) if keep else {}
     for key, child in over.value.items():
         children[key] = _merge(children.get(key, Node(None, child.origin)), child)
     return Node(children, over.origin)
+
+
+def _forget_replace(node: Node) -> None:
+    if isinstance(node.value, dict):
+        node.value.pop(REPLACE, None)
+    for child in _children(node):
+        _forget_replace(child)
+
+
+def _children(node: Node) -> Iterable[Node]:
+    if isinstance(node.value, dict):
+        return node.value.values()
+    return node.value if isinstance(node.value, list) else ()
 
 
 def _override(tree: Node, override: str, origin: Origin) -> None:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from ppcls.errors import ArgumentError
 from ppcls.registry import (
     BACKBONES,
+    BATCH_TRANSFORMS,
     DATASETS,
     LOSSES,
     METRICS,
@@ -104,19 +105,47 @@ class ReaderOptions:
     Attributes:
         num_workers: reading processes; 0 reads in the main process.
         timeout: (ppcls) seconds without a batch after which the run ends, naming the picture.
+        decode: (ppcls) ``fast`` decodes of a JPEG only what a random crop keeps, a large one at a
+            fraction of its size; ``exact`` all of it. ``auto`` is fast in training; evaluation is
+            always exact.
     """
 
     num_workers: Annotated[int, Field(ge=0)] = 2
     timeout: Annotated[float, Field(gt=0)] = 300.0
+    decode: Literal["auto", "fast", "exact"] = "auto"
+
+
+# Keys beside any data set's own arguments: which of its samples are used (ppcls).
+PART_KEYS = (
+    Argument("subset", Annotated[float, Field(gt=0, le=1)] | None, None),  # this part of each class
+    Argument("few_shot", Positive | None, None),  # so many samples of each class
+    Argument("fold", str | None, None),  # "2/5": the second of five folds is evaluated
+)
+DATASET_KEYS = (
+    # What happens to a batch of training on the device, behind the normalisation.
+    Argument("batch_transform_ops", Annotated[list[Spec] | None, Many(BATCH_TRANSFORMS)], None),
+    *PART_KEYS,
+)
+EVAL_DATASET_KEYS = (
+    Argument("batch_transform_ops", Annotated[None, "only batches of training are mixed"], None),
+    *PART_KEYS,
+)
 
 
 @dataclass
 class ReaderSection:
     """One reader: what is read, in which order, by how many processes."""
 
-    dataset: Annotated[Spec, One(DATASETS)]
+    dataset: Annotated[Spec, One(DATASETS, also=DATASET_KEYS)]
     sampler: Annotated[Spec, One(SAMPLERS)]
     loader: ReaderOptions = field(default_factory=ReaderOptions)
+
+
+@dataclass
+class EvalReaderSection(ReaderSection):
+    """The reader of evaluation, which takes pictures as they are."""
+
+    dataset: Annotated[Spec, One(DATASETS, also=EVAL_DATASET_KEYS)]
 
 
 @dataclass
@@ -124,7 +153,7 @@ class DataLoaderSection:
     """The readers of training and of evaluation."""
 
     Train: ReaderSection | None = None
-    Eval: ReaderSection | None = None
+    Eval: EvalReaderSection | None = None
 
 
 @dataclass
@@ -201,5 +230,4 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "Global.train_mode": (None,),
     "Global.eval_mode": ("classification",),
     "Arch.use_sync_bn": (False,),
-    "DataLoader.*.dataset.batch_transform_ops": (None,),
 }

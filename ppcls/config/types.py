@@ -111,7 +111,8 @@ def _describe_one(annotation: Any) -> str:
         words = f"a list of {_plural(describe(get_args(base)[0]))}"
     else:
         words = WORDS.get(base, getattr(base, "__name__", str(base)))
-    return f"{words} {bounds}".strip()
+    notes = " ".join(f"({note})" for note in metadata if isinstance(note, str))
+    return " ".join(part for part in (words, bounds, notes) if part)
 
 
 def _plural(words: str) -> str:

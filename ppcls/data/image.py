@@ -130,7 +130,7 @@ def resize(
         image: uint8 [h, w, 3].
         rest: what is not to be seen of it: left, top, right, bottom, each in [0, 1) pixel.
         interpolation: nearest, bilinear, bicubic, lanczos; with cv2 also area; with pil also box
-            and hamming. None is the library's own default: bilinear (cv2), bicubic (pil).
+            and hamming. None is bilinear, as the published operations have it.
 
     Returns:
         uint8 [height, width, 3].
@@ -151,7 +151,7 @@ def resize(
         return _resize_cv2(
             image, width, height, CV2_INTERPOLATION[interpolation or "bilinear"], rest
         )
-    resampling = PIL_INTERPOLATION[interpolation or "bicubic"]
+    resampling = PIL_INTERPOLATION[interpolation or "bilinear"]
     left, top, right, bottom = rest
     box = left, top, image.shape[1] - right, image.shape[0] - bottom
     return np.array(Image.fromarray(image).resize((width, height), resampling, box))

@@ -44,11 +44,13 @@ class Batch:
             until the next batch is asked for.
         labels: int64 [n], or float32 [n, C] with one target per class.
         indices: int64 [n], the samples' places in the data set.
+        number: of the batch in its epoch, from 0.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    number: int = 0
 
 
 class DataLoader:
@@ -68,7 +70,8 @@ class DataLoader:
             default logs a warning.
 
     Raises:
-        ArgumentError: a number out of range, or workers on a system that cannot fork.
+        ArgumentError: a number out of range, workers on a system that cannot fork, or a sampler
+            that chooses sizes for transforms that set none.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class DataLoader:
         on_bad_sample: Callable[[str], None] | None = None,
     ):
         _check(seed, num_workers, timeout)
+        _check_sizes(sampler, dataset)
         self.dataset = dataset
         self.sampler = sampler
         self.seed = seed
@@ -132,10 +136,11 @@ class DataLoader:
         """
         batches = self._batches(epoch)
         count = sum(len(draws) for draws, _ in batches)
+        self._announce(batches[start:])
         bad = 0
         is_empty = True
         with closing(self._reads(epoch, batches[start:])) as reads:
-            for read in reads:
+            for number, read in enumerate(reads, start):
                 bad += self._account(read, bad, count)
                 if not read.kept and self._may_skip_batches():
                     continue
@@ -144,6 +149,7 @@ class DataLoader:
                     _images(read),
                     np.asarray(read.labels, self.dataset.labels.dtype),
                     np.asarray(read.kept, np.int64),
+                    number,
                 )
 
         if is_empty and bad:
@@ -153,6 +159,12 @@ class DataLoader:
         batches = self.sampler.batches(epoch)
         sizes = getattr(self.sampler, "sizes", None)
         return list(zip(batches, sizes(epoch) if sizes else [None] * len(batches), strict=True))
+
+    def _announce(self, batches: Sequence[Draws]) -> None:
+        """Tells a data set that can prepare for it what will be read, in order."""
+        expect = getattr(self.dataset, "expect", None)
+        if expect is not None and batches:
+            expect(np.concatenate([draws for draws, _ in batches]) % len(self.dataset))
 
     def _reads(self, epoch: int, batches: Sequence[Draws]) -> Generator[BatchRead, None, None]:
         if self.num_workers:
@@ -222,6 +234,15 @@ class DataLoader:
                 continue  # the epoch that reads it applies the policy
             return image.nbytes
         return 0
+
+
+def _check_sizes(sampler: Sampler, dataset: Dataset) -> None:
+    if hasattr(sampler, "sizes") and not any(t.size for t in dataset.pipeline.image_transforms):
+        raise ArgumentError(
+            "name",
+            f"expected a transform that sets the size of pictures, as {type(sampler).__name__}"
+            " chooses it (RandCropImage, ResizeImage with size, ...), received none",
+        )
 
 
 def _images(read: BatchRead) -> np.ndarray:

@@ -52,7 +52,8 @@ class Pipeline:
         self.image_transforms = self.transforms[:head]
         self.batch_transforms = self.transforms[head:]
         self.decodes_parts = False
-        self._sized: dict[tuple[int, int], list[Transform]] = {}
+        self._progress = 0.0
+        self._versions: dict[tuple[int, int] | None, list[Transform]] = {}
 
     def image(
         self,
@@ -75,7 +76,7 @@ class Pipeline:
             DataError: the picture cannot be decoded or transformed.
         """
         rng = np.random.default_rng(0) if rng is None else rng
-        transforms = self.image_transforms if size is None else self._of_size(size)
+        transforms = self._version(size)
         image: Any = data
         if self.decodes_parts and isinstance(data, bytes):
             image, transforms = _decoded_part(data, transforms, rng)
@@ -83,10 +84,18 @@ class Pipeline:
             image = transform(image, rng)
         return image
 
-    def _of_size(self, size: tuple[int, int]) -> list[Transform]:
-        if size not in self._sized:
-            self._sized[size] = [transform.of_size(size) for transform in self.image_transforms]
-        return self._sized[size]
+    def advance(self, progress: float) -> None:
+        """Goes to a point of the run, from 0 (first epoch) to 1 (last); it starts at 0."""
+        if progress != self._progress:
+            self._progress = progress
+            self._versions.clear()
+
+    def _version(self, size: tuple[int, int] | None) -> list[Transform]:
+        """The per-picture transforms of now, for results of this size."""
+        if size not in self._versions:
+            now = [transform.at(self._progress) for transform in self.image_transforms]
+            self._versions[size] = [t.of_size(size) for t in now] if size else now
+        return self._versions[size]
 
     def batch(self, images: Any, asarray: Callable[[np.ndarray], Any] = np.asarray) -> Any:
         """The part that runs once per batch, in operations that NumPy and Paddle share.
@@ -104,9 +113,11 @@ class Pipeline:
             images = images.transpose([0, 3, 1, 2])
         if isinstance(images, np.ndarray):
             images = np.ascontiguousarray(images)
+        floats = "uint8" not in str(images.dtype)
         images = images.astype("float32")
         for transform in self.batch_transforms:
-            if isinstance(transform, NormalizeImage):
+            if isinstance(transform, NormalizeImage) and not (floats and transform.bytes_only):
+                floats = True
                 scale, mean, std = (
                     asarray(np.broadcast_to(value, 3).reshape(3, 1, 1).copy())
                     for value in (transform.scale, transform.mean, transform.std)
@@ -139,17 +150,17 @@ def layout(transforms: Sequence[Transform]) -> str:
         raise ArgumentError(
             "transform_ops", f"expected 'DecodeImage' as the first operation, received {received}"
         )
-    current = transforms[0].gives
+    current: str = transforms[0].gives or "hwc"
     for number, (name, transform) in enumerate(zip(names[1:], transforms[1:], strict=True), 2):
         if isinstance(transform, DecodeImage):
             raise ArgumentError(
                 "transform_ops", f"expected one 'DecodeImage', received another as number {number}"
             )
-        if transform.needs != current:
+        if transform.needs not in (None, current):
             raise ArgumentError(
                 "transform_ops",
                 f"expected pictures in the layout '{transform.needs}' at '{name}' (number"
                 f" {number}), received '{current}'; see its 'order', ToCHWImage and channel_first",
             )
-        current = transform.gives
+        current = transform.gives or current
     return current

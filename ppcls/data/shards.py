@@ -134,13 +134,14 @@ class PackedSource:
 
     Attributes:
         shards: int64 [N], the shard of each sample.
+        origin: where the bytes come from.
 
     Raises:
         DataError: a file of the index is damaged, or does not fit the others.
     """
 
     def __init__(self, index: Index, folder: Path, shards: Shards):
-        self._shards = shards
+        self.origin = shards
         self._suffixes = index.suffixes
         for name in index.files.keys() - {NAMES_FILE}:
             _check_file(folder / name, index.files[name])
@@ -157,8 +158,8 @@ class PackedSource:
         """The picture file; its tar header has to be the one that the index promises."""
         entry = self._table[row]
         start, size = int(entry["offset"]) - HEADER, int(entry["size"]) + HEADER
-        data = self._shards.read(int(entry["shard"]), start, size)
-        where = self._shards.where(int(entry["shard"]))
+        data = self.origin.read(int(entry["shard"]), start, size)
+        where = self.origin.where(int(entry["shard"]))
         if len(data) != size:
             raise DataError(
                 f"{where} is truncated: expected {size} bytes at {start}, received {len(data)}"
@@ -178,7 +179,7 @@ class PackedSource:
 
     def path(self, row: int) -> str:
         """``folder/shard-000000.tar/000000012.jpg``."""
-        return f"{self._shards.where(int(self._table['shard'][row]))}/{self._member(row)}"
+        return f"{self.origin.where(int(self._table['shard'][row]))}/{self._member(row)}"
 
     def describe(self, row: int) -> str:
         """The path, and what the file was called before it was packed."""

@@ -43,6 +43,9 @@ class Dataset(Protocol):
     def describe(self, index: int) -> str:
         """Where a sample is, for a message."""
 
+    def begin(self, epoch: int) -> None:
+        """Samples of this epoch are about to be asked for."""
+
     def sample(
         self, index: int, rng: np.random.Generator, size: Size | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +156,7 @@ def read_batch(
         size: (width, height) of the pictures, if it is not the transforms' own.
         starts: called with each index before it is read; False abandons the batch.
     """
+    dataset.begin(epoch)
     read = BatchRead()
     images: np.ndarray | None = None
     for draw in map(int, draws):

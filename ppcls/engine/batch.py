@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from ppcls.config import Config
 from ppcls.data.datasets import PictureDataset
 from ppcls.data.loader import Batch, DataLoader
+from ppcls.data.mixing.base import BatchTransform, batch_generator
 from ppcls.data.pipeline import Pipeline
+from ppcls.data.subsets import chosen
 from ppcls.data.transforms.normalize import ToCHWImage
 from ppcls.engine.distributed import World
 from ppcls.errors import ArgumentError, DataError
@@ -27,40 +30,93 @@ def build_reader(
 
     Raises:
         DataError: a path is missing, or a list or folder is wrong.
-        ConfigError: the sampler does not suit the data set.
+        ConfigError: the sampler does not suit the data set, or there is no such part of it.
     """
     section = getattr(config.DataLoader, mode)
     class_num = config.Arch.arguments["class_num"]
     dataset: PictureDataset = section.dataset.build(class_num=class_num, mode=mode)
+    if mode == "Train":
+        _check_classes(dataset, class_num, logger)
+    _keep_part(dataset, config, mode)
+    dataset.epochs = config.Global.epochs if mode == "Train" else 1
+    dataset.pipeline.decodes_parts = _decodes_parts(config, mode, section.loader.decode)
     seed = config.Global.seed
     try:
         sampler = section.sampler.build(
             sample_count=len(dataset),
+            labels=dataset.labels,
+            shards=getattr(dataset, "shards", None),
             seed=seed,
             rank=world.rank,
             world_size=world.size,
             training=mode == "Train",
         )
+        return DataLoader(
+            dataset,
+            sampler,
+            seed=seed,
+            num_workers=section.loader.num_workers,
+            timeout=section.loader.timeout,
+            on_bad_sample=lambda text: logger.warning(f"left out: {text}"),
+        )
     except ArgumentError as error:
-        path = f"DataLoader.{mode}.sampler.{error.argument}"
+        part = "loader" if error.argument == "num_workers" else "sampler"
+        path = f"DataLoader.{mode}.{part}.{error.argument}"
         raise config.problem(path, str(error)) from None
-    if mode == "Train" and dataset.class_names and len(dataset.class_names) != class_num:
+
+
+def check_folds(config: Config) -> None:
+    """Raises ConfigError if a ``fold`` is not cut from the same samples for both readers."""
+    section = config.DataLoader
+    if section is None or section.Train is None or section.Eval is None:
+        return
+    train, evaluation = section.Train.dataset, section.Eval.dataset
+    if train.extra["fold"] is None and evaluation.extra["fold"] is None:
+        return
+    for key in ("fold", "image_root", "cls_label_path"):
+        one, other = ({**spec.arguments, **spec.extra}.get(key) for spec in (train, evaluation))
+        if one != other:
+            raise config.problem(
+                "DataLoader.Eval.dataset.fold",
+                f"expected the {key} of DataLoader.Train.dataset, {one!r}, received {other!r}:"
+                " a fold is cut from the same samples for both",
+            )
+
+
+def _decodes_parts(config: Config, mode: str, decode: str) -> bool:
+    if mode == "Eval" and decode == "fast":
+        path = "DataLoader.Eval.loader.decode"
+        raise config.problem(
+            path, "expected 'auto' or 'exact', received 'fast': evaluation is exact"
+        )
+    return mode == "Train" and decode != "exact"
+
+
+def _check_classes(dataset: PictureDataset, class_num: int, logger: logging.Logger) -> None:
+    if dataset.class_names and len(dataset.class_names) != class_num:
         found = len(dataset.class_names)
         raise DataError(
             f"DataLoader.Train.dataset has {found} class folders, but Arch.class_num is "
             f"{class_num}: set it with -o Arch.class_num={found}"
         )
-    if mode == "Train" and dataset.labels.max() + 1 < class_num:
+    if dataset.labels.ndim == 1 and dataset.labels.max() + 1 < class_num:
         highest = dataset.labels.max()
         logger.warning(f"Arch.class_num is {class_num}, but the highest label is {highest}")
-    return DataLoader(
-        dataset,
-        sampler,
-        seed=seed,
-        num_workers=section.loader.num_workers,
-        timeout=section.loader.timeout,
-        on_bad_sample=lambda text: logger.warning(f"left out: {text}"),
-    )
+
+
+def _keep_part(dataset: PictureDataset, config: Config, mode: Literal["Train", "Eval"]) -> None:
+    """Leaves the samples that ``subset``, ``few_shot`` and ``fold`` say."""
+    extra = getattr(config.DataLoader, mode).dataset.extra
+    wanted = {key: extra[key] for key in ("subset", "few_shot", "fold")}
+    if all(value is None for value in wanted.values()):
+        return
+    try:
+        indices = chosen(dataset.labels, **wanted, mode=mode, seed=config.Global.seed)
+    except ArgumentError as error:
+        path = f"DataLoader.{mode}.dataset.{error.argument}"
+        raise config.problem(path, str(error)) from None
+    if indices is not None:
+        dataset.select(indices)
 
 
 def build_inference_pipeline(config: Config, transforms: list[Spec]) -> Pipeline:
@@ -87,13 +143,76 @@ class ToTensors:
         """Images [N, 3, H, W] float32, normalised, and targets."""
         import paddle
 
+        if paddle.get_device() != "cpu":
+            images, targets = (_sent(array) for array in (batch.images, batch.labels))
+            return self._pipeline.batch(images, paddle.to_tensor), targets
         targets = paddle.to_tensor(batch.labels)
         if self._table is not None and batch.images.dtype == np.uint8:
             from ppcls.ops.pixels import look_up_pixels
 
             return look_up_pixels(batch.images, self._table), targets
-        images: Any = paddle.to_tensor(batch.images)
-        return self._pipeline.batch(images, paddle.to_tensor), targets
+        return self._pipeline.batch(paddle.to_tensor(batch.images), paddle.to_tensor), targets
+
+
+def _sent(array: np.ndarray) -> Any:
+    """A tensor on the GPU; the copy goes on while the GPU still does the step before.
+
+    From pinned memory, which is the only kind that a GPU fetches from by itself. Not measured.
+    """
+    import paddle
+
+    return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
+
+
+class Mixing:
+    """The batch transforms of a run, on the device.
+
+    Args:
+        transforms: in their order; without any, batches stay as they are.
+        class_num: number of classes.
+        seed: of the run.
+        rank: number of this process.
+    """
+
+    def __init__(self, transforms: Sequence[BatchTransform], class_num: int, seed: int, rank: int):
+        self._transforms = list(transforms)
+        self._class_num = class_num
+        self._seed = seed
+        self._rank = rank
+
+    @classmethod
+    def of(cls, config: Config, world: World) -> Mixing:
+        """As ``DataLoader.Train.dataset.batch_transform_ops`` says."""
+        specs = batch_transforms(config)
+        class_num = config.Arch.arguments["class_num"]
+        return cls([s.build() for s in specs], class_num, config.Global.seed, world.rank)
+
+    def __call__(
+        self, images: paddle.Tensor, targets: paddle.Tensor, epoch: int, index: int
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """The batch, mixed as this batch of this epoch is in every run of this seed.
+
+        Args:
+            images: float32 [N, 3, H, W].
+            targets: class indices [N], or probabilities [N, class_num], as they are returned.
+            index: number of the batch in its epoch.
+        """
+        if not self._transforms:
+            return images, targets
+        import paddle
+
+        if not paddle.is_floating_point(targets):
+            targets = paddle.nn.functional.one_hot(targets, self._class_num)
+        rng = batch_generator(self._seed, epoch, index, self._rank)
+        for transform in self._transforms:
+            images, targets = transform(images, targets, rng)
+        return images, targets
+
+
+def batch_transforms(config: Config) -> list[Spec]:
+    """What ``DataLoader.Train.dataset.batch_transform_ops`` names; empty if nothing."""
+    reader = config.DataLoader.Train if config.DataLoader else None
+    return list((reader and reader.dataset.extra["batch_transform_ops"]) or [])
 
 
 def _byte_table(pipeline: Pipeline) -> np.ndarray | None:

@@ -15,6 +15,7 @@ import numpy as np
 from ppcls.config import Config
 from ppcls.engine import logging as log
 from ppcls.engine import trackers
+from ppcls.engine.batch import batch_transforms
 from ppcls.engine.distributed import World
 from ppcls.engine.handler import Handler
 from ppcls.engine.model import build_metric
@@ -62,7 +63,10 @@ class Log(Handler):
     def __init__(self, config: Config):
         self._every = config.Global.print_batch_step
         self._metric: CombinedMetric | None = None
-        if config.Metric is not None and config.Metric.Train:
+        measures = config.Metric is not None and bool(config.Metric.Train)
+        # A mixture has no single class that an answer could be right about.
+        self._leaves_out = measures and bool(batch_transforms(config))
+        if measures and not self._leaves_out:
             self._metric = build_metric(config, "Train")
         self._before = np.zeros(0)
 
@@ -76,6 +80,10 @@ class Log(Handler):
 
     def fit_start(self, trainer: Trainer) -> None:
         """Says what is trained."""
+        if self._leaves_out:
+            trainer.logger.warning(
+                "Metric.Train is left out: batch_transform_ops mix pictures of several classes"
+            )
         self._mean = Mean(trainer.loss.names)
         parameters = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
         trainer.logger.info(

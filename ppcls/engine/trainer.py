@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
-from ppcls.engine.batch import ToTensors, build_reader, check_class_names
+from ppcls.engine.batch import Mixing, ToTensors, build_reader, check_class_names, check_folds
 from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from ppcls.engine.device import require_paddle, set_device, use_kernels
 from ppcls.engine.distributed import World
@@ -55,6 +55,7 @@ class Step:
 
     Attributes:
         index: number of the iteration in its epoch, from 0.
+        targets: as the loss had them: class indices [N], or probabilities [N, C].
         lr: the learning rate that the step used.
         losses: named scalars, ``loss`` is their sum.
     """
@@ -130,18 +131,17 @@ class Trainer:
     def _train_epoch(self) -> None:
         self.model.train()
         self.emit("epoch_start")
-        start = self.state.step_in_epoch
-        for index, batch in enumerate(self.reader.epoch(self.state.epoch, start), start):
+        for batch in self.reader.epoch(self.state.epoch, start=self.state.step_in_epoch):
             self.emit("step_start")
-            step = self._step(index, batch)
-            self.state.step_in_epoch = index + 1
+            step = self._step(batch)
+            self.state.step_in_epoch = batch.number + 1
             self.emit("step_end", step)
         self.state.step_in_epoch = 0
         self.emit("epoch_end")
 
-    def _step(self, index: int, batch: Batch) -> Step:
+    def _step(self, batch: Batch) -> Step:
         lr = self.optimizer.set_step(self.state.global_step)
-        images, targets = self._to_tensors(batch)
+        images, targets = self._mixing(*self._to_tensors(batch), self.state.epoch, batch.number)
         logits = self.model(images)
         losses = self.loss(logits, targets)
         losses["loss"].backward()
@@ -150,7 +150,7 @@ class Trainer:
         self.state.global_step += 1
         # Detached: what the backward pass needed is gone before the next step takes as much.
         losses = {name: value.detach() for name, value in losses.items()}
-        return Step(index, len(batch.labels), lr, logits.detach(), targets, losses)
+        return Step(batch.number, len(batch.labels), lr, logits.detach(), targets, losses)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluates the network as it is now; all processes must call.
@@ -222,8 +222,10 @@ class Trainer:
 
     def _build_readers(self) -> None:
         self.reader = build_reader(self.config, "Train", self.world, self.logger)
+        self._mixing = Mixing.of(self.config, self.world)
         self.eval_reader: DataLoader | None = None
         if self._evaluates:
+            check_folds(self.config)
             self.eval_reader = build_reader(self.config, "Eval", self.world, self.logger)
             names = self.eval_reader.dataset.class_names, self.reader.dataset.class_names
             check_class_names(*names)

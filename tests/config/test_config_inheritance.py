@@ -53,6 +53,15 @@ def test_lists_and_scalars_replace(child):
     assert config.Global.image_shape == [3, 8, 8]
 
 
+def test_replace_holds_against_the_bases_of_another_file(tmp_path):
+    write(tmp_path, BASE, "base.yaml")
+    piece = "Optimizer:\n  lr: {_replace_: true, name: Constant, learning_rate: 0.5}\n"
+    write(tmp_path, piece, "piece.yaml")
+    config = load_config(write(tmp_path, "_base_: [base.yaml, piece.yaml]\n"))
+    assert config.Optimizer.arguments["lr"].name == "Constant"
+    assert "_replace_" not in config.to_yaml()
+
+
 def test_replace_drops_what_the_base_says(child):
     config = child("Optimizer:\n  lr: {_replace_: true, name: Constant, learning_rate: 0.5}\n")
     schedule = config.Optimizer.arguments["lr"]

@@ -129,14 +129,6 @@ def test_what_would_change_the_result_is_refused(tmp_path, refused, admitted, pa
     assert path.partition(".")[2] not in config.to_yaml()
 
 
-def test_mixing_is_refused_until_it_works(tmp_path):
-    mixing = "      batch_transform_ops:\n        - MixupOperator: {alpha: 0.2}\n"
-    text = FLAT.replace("    sampler:", mixing + "    sampler:", 1)
-    problem = only_mistake(write(tmp_path, text))
-    assert problem.path == "DataLoader.Train.dataset.batch_transform_ops"
-    assert problem.origin.line == line_of(text, "batch_transform_ops")
-
-
 def test_unknown_keys_are_reported_beside_warnings(tmp_path):
     text = FLAT.replace("  to_static: False", "  to_static: False\n  to_statik: False")
     problem = only_mistake(write(tmp_path, text))

@@ -20,7 +20,7 @@ from ppcls import zoo
 from ppcls.config import Config, ConfigError, load_config
 from ppcls.config.compose import compose
 from ppcls.config.schema import NOT_YET
-from ppcls.registry import DATASETS, OPTIMIZERS, SAMPLERS, TRANSFORMS, Registry
+from ppcls.registry import OPTIMIZERS, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -32,19 +32,10 @@ LARGE = 40_000_000  # parameters; building such a network takes seconds
 # What published recipes name, and ppcls does not have yet -> the piece of work that brings it.
 COMING: dict[Registry[Any], dict[str, str]] = {
     OPTIMIZERS: {"AdamW": "optimizers", "RMSProp": "optimizers"},
-    TRANSFORMS: {
-        "AutoAugment": "augmentation",
-        "RandAugment": "augmentation",
-        "TimmAutoAugment": "augmentation",
-        "RandomErasing": "augmentation",
-    },
-    SAMPLERS: {"MultiScaleSampler": "batches of several sizes"},
-    DATASETS: {"MultiScaleDataset": "batches of several sizes"},
 }
 COMING_KEYS = {
     "EMA": "averaged weights",
     "Global.update_freq": "accumulated gradients",
-    "DataLoader.Train.dataset.batch_transform_ops": "mixing",
 }
 
 # Networks of the zoo without a recipe of their own: other libraries' versions of one that has one.
@@ -136,14 +127,6 @@ def stand_in(path: Path, folder: Path) -> Config:
         known = OPTIMIZERS.entry("Momentum").arguments()
         kept = {key: value for key, value in plain["Optimizer"].items() if key in known}
         plain["Optimizer"] = {**kept, "name": "Momentum"}
-    train = plain["DataLoader"]["Train"]
-    if train["dataset"]["name"] in COMING[DATASETS]:
-        train["dataset"]["name"] = "ImageNetDataset"
-    if train["sampler"]["name"] in COMING[SAMPLERS]:
-        train["sampler"] = {"name": "DistributedBatchSampler", "batch_size": 8}
-    train["dataset"].pop("batch_transform_ops", None)
-    ops = train["dataset"]["transform_ops"]
-    train["dataset"]["transform_ops"] = [o for o in ops if not set(o) & set(COMING[TRANSFORMS])]
     return load_config(write(folder, yaml.safe_dump(plain)))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ppcls.data.datasets import ImageNetDataset
+from ppcls.data.datasets import ImageNetDataset, checks, listfile
 from ppcls.errors import ArgumentError, DataError
 
 
@@ -155,3 +156,73 @@ def test_folders_are_listed_once_and_files_not_asked_for(root, monkeypatch):
     read(root, "".join(f"many/{index}.jpg 0\n" for index in range(50)))
     assert len(listed) == 1
     assert len(asked) < 10
+
+
+def test_blocks_of_any_size_give_the_same(root, monkeypatch):
+    text = b"\xef\xbb\xbfa.jpg 0\r\n\nb c.jpg \t 1 \nd/\xc3\xbc \xe5\x9b\xbe.jpg 2\nplus=1.jpg 0012"
+    whole = read(root, text, class_num=None)
+    assert [Path(whole.path(i)).name for i in range(4)] == [
+        "a.jpg", "b c.jpg", "ü 图.jpg", "plus=1.jpg",
+    ]  # fmt: skip
+    assert whole.labels.tolist() == [0, 1, 2, 12]
+    for size in (1, 10, 20):
+        monkeypatch.setattr(listfile, "BLOCK", size)
+        monkeypatch.setattr(checks, "ROWS", size)
+        small = read(root, text, class_num=None)
+        assert small.labels.tolist() == whole.labels.tolist()
+        assert [small.describe(i) for i in range(4)] == [whole.describe(i) for i in range(4)]
+
+
+@pytest.mark.parametrize("delimiter", ["::", "\t", " = "])
+def test_long_delimiters(root, delimiter):
+    text = f"a.jpg{delimiter}2\nb c.jpg{delimiter}1\r\nplus=1.jpg{delimiter}x\n"
+    with pytest.raises(DataError, match=r":3: expected '<path>.*<label>'"):
+        read(root, text, delimiter=delimiter)
+    data = read(root, text.replace("x\n", "0\n"), delimiter=delimiter)
+    assert data.labels.tolist() == [2, 1, 0]
+    assert data.path(2) == str(root / "plus=1.jpg")
+
+
+def test_labels_as_long_as_64_bits_allow(root):
+    labels = [10**17, 10**18 - 1, 10**18, 2**63 - 1, 0]
+    text = "".join(f"a.jpg {label}\n" for label in labels)
+    assert read(root, text, class_num=None).labels.tolist() == labels
+    with pytest.raises(DataError, match=r"txt:1: .*received 'a.jpg 9223372036854775808'"):
+        read(root, "a.jpg 9223372036854775808\n", class_num=None)
+
+
+def test_a_wrong_root_is_many_problems_but_a_short_message(root):
+    with pytest.raises(DataError) as caught:
+        read(root, "".join(f"{folder}/{n}.jpg 0\n" for n in range(50) for folder in "zy"))
+    shown = str(caught.value).splitlines()
+    assert [int(line.split(":")[1]) for line in shown[:10]] == list(range(1, 11))
+    assert shown[10].startswith("... and 90 more problems")
+
+
+def test_without_checking_files_no_folder_is_listed(root, monkeypatch):
+    monkeypatch.setattr(os, "scandir", None)
+    data = read(root, "a.jpg 0\nmissing.jpg 1\n", check_files=False)
+    assert data.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"missing.jpg \(train_list.txt:2\): No such file"):
+        data.sample(1, np.random.default_rng(0))
+    with pytest.raises(ArgumentError, match="expected true without cls_label_path"):
+        ImageNetDataset(str(root), check_files=False)
+
+
+def test_opening_takes_memory_for_arrays_not_for_objects(root, monkeypatch):
+    (root / "many").mkdir()
+    (root / "many/picture-with-a-long-name.jpg").touch()
+    text = b"many/picture-with-a-long-name.jpg 1\n" * 100_000
+    monkeypatch.setattr(listfile, "BLOCK", 1 << 17)
+    monkeypatch.setattr(checks, "ROWS", 1 << 12)
+    path = write(root, text)
+    tracemalloc.start()
+    try:
+        data = ImageNetDataset(str(root), path, class_num=3)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(data) == 100_000
+    # Of each line: the path, its end, its label and its line number, 33 + 3 * 8 bytes.
+    assert kept < 57 * 100_000 * 1.05
+    assert peak < 3 * 57 * 100_000

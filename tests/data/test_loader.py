@@ -17,6 +17,7 @@ import pytest
 
 from ppcls.data.loader import DataLoader
 from ppcls.data.samplers import DistributedBatchSampler
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.errors import ArgumentError, DataError
 
@@ -93,6 +94,15 @@ def test_copies_of_a_picture_are_augmented_differently(make_dataset, workers):
     assert several[2].tolist() == [0, 0, 0]
     assert len({image.tobytes() for image in several[0]}) == 3
     np.testing.assert_array_equal(several[0][0], one[0][0])
+
+
+def test_a_batch_that_cannot_be_read_keeps_its_number(make_dataset, list_file):
+    for index in (4, 5, 6, 7):
+        (list_file.parent / f"folder {index % 2}/ü #{index}.jpg").write_bytes(b"")
+    dataset = make_dataset(on_error="skip", max_bad_ratio=1.0)
+    with loader(dataset, shuffle=False) as reader:
+        assert [batch.number for batch in reader.epoch(0)] == [0, 2, 3, 4, 5]
+        assert [batch.number for batch in reader.epoch(0, start=3)] == [3, 4, 5]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -324,10 +334,8 @@ def test_worker_killed_between_epochs(make_dataset):
         assert contents(reader.epoch(0)) == expected  # with new workers
 
 
-class Leaves:
-    """A transform that ends the process, as a crash in a library would."""
-
-    needs = gives = "hwc"
+class Leaves(Transform):
+    """Ends the process, as a crash in a library would."""
 
     def __call__(self, image, rng):
         if multiprocessing.parent_process() is not None:
@@ -370,6 +378,7 @@ import sys, time
 from ppcls.data.datasets import ImageNetDataset
 from ppcls.data.loader import DataLoader
 from ppcls.data.samplers import DistributedBatchSampler
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.decode import DecodeImage
 dataset = ImageNetDataset(sys.argv[1], sys.argv[2], [DecodeImage()], class_num=5)
 sampler = DistributedBatchSampler(1, sample_count=len(dataset))

@@ -13,9 +13,10 @@ from torch_files import write_arrays
 from web import Site, served
 
 import ppcls
+from ppcls import transfer
 from ppcls.errors import WeightsError
 from ppcls.registry import BACKBONES
-from ppcls.weights import download, find_pretrained, pretrained
+from ppcls.weights import find_pretrained, pretrained
 from ppcls.weights.pretrained import TABLE, pretrained_table
 
 NET = "MobileNeXt_x1_0"
@@ -64,7 +65,7 @@ def test_a_prefix_of_the_checksum_stands_in_pytorchs_file_names():
 def site(tmp_path, monkeypatch):
     """A mirror with the weights of one network."""
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     arrays = {n: v.numpy() for n, v in ppcls.create_model(NET).state_dict().items()}

@@ -19,8 +19,9 @@ import support
 from web import Site, served
 
 import ppcls
+from ppcls import transfer
 from ppcls.errors import EnvironmentProblem, WeightsError
-from ppcls.weights import download, find_weights, load_weights
+from ppcls.weights import find_weights, load_weights
 from ppcls.weights.download import fetch, place_of
 
 DATA = np.random.RandomState(0).bytes(700_000)
@@ -32,8 +33,8 @@ NAME = "/zoo/net.pdparams"
 def home(tmp_path, monkeypatch):
     """An empty cache, and no waiting between attempts."""
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(download, "TIMEOUT", 5.0)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "TIMEOUT", 5.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
@@ -68,7 +69,7 @@ def test_an_interrupted_transfer_goes_on(site):
 
 def test_what_an_earlier_process_left_is_gone_on_with(site, monkeypatch, home):
     site.breaks = [300_000]
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
     with pytest.raises(WeightsError, match="broke off after 300000 of 700000 bytes"):
         fetch(site.url + NAME)
     assert "net.pdparams.part" in files(home)
@@ -78,7 +79,7 @@ def test_what_an_earlier_process_left_is_gone_on_with(site, monkeypatch, home):
 
 def test_a_file_that_changed_in_the_meantime_starts_anew(site, monkeypatch):
     site.breaks = [300_000]
-    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
     with pytest.raises(WeightsError):
         fetch(site.url + NAME)
     site.tag, site.files[NAME] = '"2"', DATA[::-1]
@@ -113,7 +114,7 @@ def test_a_fault_that_stays_ends_the_attempts(site):
     site.answers = [503] * 10
     with pytest.raises(WeightsError, match="503 Service Unavailable"):
         fetch(site.url + NAME)
-    assert len(site.asked) == download.ATTEMPTS
+    assert len(site.asked) == transfer.ATTEMPTS
 
 
 @pytest.mark.parametrize("digits", [SHA256, SHA256[:8], SHA256[:10]])
@@ -185,8 +186,8 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
 
 
 def test_a_server_that_falls_silent_times_out(monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", 0.1)
-    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.1)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}{NAME}"
         with pytest.raises(WeightsError, match="timed out"):
@@ -208,7 +209,7 @@ def test_redirects_are_followed_to_the_web_only(site, tmp_path):
 
 
 def test_a_redirect_does_not_give_up_encryption():
-    handler, request = download._Redirects(), urllib.request.Request("https://h/a.pth")
+    handler, request = transfer._Redirects(), urllib.request.Request("https://h/a.pth")
     assert handler.redirect_request(request, None, 302, "Found", {}, "https://i/a.pth")
     with pytest.raises(urllib.error.HTTPError, match="leads to http:"):
         handler.redirect_request(request, None, 302, "Found", {}, "http://i/a.pth")

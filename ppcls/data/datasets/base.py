@@ -111,6 +111,7 @@ class PictureDataset:
         pipeline: the transforms, split into the per-picture and the per-batch stage.
         labels: of the samples, int64 [N] or float32 [N, C].
         class_names: names in the order of the labels, or None.
+        epochs: of the run, for transforms that change with it; 1 if they shall not.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class PictureDataset:
         self.on_error = on_error
         self.max_bad_ratio = max_bad_ratio
         self.source = source
+        self.epochs = 1
         self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -158,6 +160,10 @@ class PictureDataset:
     def describe(self, index: int) -> str:
         """Where sample ``index`` is: ``/p/a b.jpg (list.txt:12)``."""
         return self.source.describe(self.row(index))
+
+    def begin(self, epoch: int) -> None:
+        """Prepares for samples of an epoch, from 1 to ``epochs``."""
+        self.pipeline.advance(min(max(epoch - 1, 0) / max(self.epochs - 1, 1), 1.0))
 
     def sample(
         self, index: int, rng: np.random.Generator, size: tuple[int, int] | None = None

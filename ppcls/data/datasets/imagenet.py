@@ -29,6 +29,8 @@ class ImageNetDataset(PictureDataset):
             evaluation agree only if both lists hold the same labels.
         on_error: a picture that cannot be read stops the run, or is skipped and counted.
         max_bad_ratio: largest part of an epoch's pictures that ``skip`` tolerates.
+        check_files: whether a path of the list without a file is an error now; each folder is
+            listed once for that, and no file is asked for. False opens the list alone.
         class_num: number of classes of the network; labels have to be below it.
         mode: which of ``train/`` and ``val/`` is read if there is no list.
 
@@ -46,6 +48,7 @@ class ImageNetDataset(PictureDataset):
         relabel: bool = False,
         on_error: Literal["stop", "skip"] = "stop",
         max_bad_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        check_files: bool = True,
         *,
         class_num: int | None = None,
         mode: Literal["Train", "Eval"] = "Train",
@@ -55,9 +58,15 @@ class ImageNetDataset(PictureDataset):
                 raise ArgumentError(
                     "relabel", "expected false without cls_label_path, received true"
                 )
+            if not check_files:
+                raise ArgumentError(
+                    "check_files", "expected true without cls_label_path, received false"
+                )
             table = read_folders(image_root, mode, class_num)
         else:
-            table = read_list(image_root, cls_label_path, delimiter, relabel, class_num)
+            table = read_list(
+                image_root, cls_label_path, delimiter, relabel, class_num, check_files
+            )
         super().__init__(table, transform_ops, on_error, max_bad_ratio)
 
 

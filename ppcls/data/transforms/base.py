@@ -30,13 +30,13 @@ class Transform(ABC):
     given, so that a sample depends on (seed, epoch, index) and not on the process that reads it.
 
     Attributes:
-        needs: the layout that it works on; the pipeline checks it.
-        gives: the layout of its result.
+        needs: the layout that it works on, None for either; the pipeline checks it.
+        gives: the layout of its result, None for that of what it is given.
         size: (width, height) of its result, or None if it does not set one.
     """
 
-    needs: Layout = "hwc"
-    gives: Layout = "hwc"
+    needs: Layout | None = "hwc"
+    gives: Layout | None = "hwc"
     size: Any = None
 
     @abstractmethod
@@ -51,9 +51,12 @@ class Transform(ABC):
             DataError: this picture cannot be transformed, for instance because it is too small.
         """
 
+    def at(self, progress: float) -> Transform:
+        """This transform as it is at a point of the run, from 0 (first epoch) to 1 (last)."""
+        return self
+
     def of_size(self, size: tuple[int, int]) -> Transform:
-        """This transform, with results of (width, height) if it is one that sets the size.
-        """
+        """This transform, with results of (width, height) if it is one that sets the size."""
         if self.size is None:
             return self
         other = copy.copy(self)
@@ -66,7 +69,7 @@ class Resizer:
 
     Args:
         interpolation: a name, ``random`` for a draw of bilinear or bicubic a picture, or None for
-            the library's default.
+            bilinear.
 
     Raises:
         ArgumentError: the backend has no such interpolation.

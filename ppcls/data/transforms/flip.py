@@ -1,4 +1,4 @@
-"""RandFlipImage: mirrors a picture."""
+"""RandFlipImage and RandomHorizontalFlip: mirror a picture."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ class RandFlipImage(Transform):
             return image
         # Not a view: copying one with negative strides into a batch takes forty times as long.
         return cv2.flip(image, self.flip_code)
+
+
+@TRANSFORMS.register()
+class RandomHorizontalFlip(RandFlipImage):
+    """Mirrors left and right with probability ``prob``, under paddle.vision's name."""
+
+    def __init__(self, prob: Annotated[float, Field(ge=0, le=1)] = 0.5):
+        super().__init__(flip_code=1, prob=prob)

@@ -1,4 +1,4 @@
-"""NormalizeImage and ToCHWImage: pixels to what a network takes.
+"""NormalizeImage and ToCHWImage, Normalize and ToTensor: pixels to what a network takes.
 
 At the end of a list they are the batch stage: see :mod:`ppcls.data.pipeline`.
 """
@@ -22,6 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class NormalizeImage(Transform):
     """(image * scale - mean) / std in float32.
 
+    Attributes:
+        bytes_only: whether pictures of floats stay as they are, as with ToTensor.
+
     Args:
         scale: factor that comes first; default 1 / 255.
         mean: one number a channel, after scaling; default ImageNet's [0.485, 0.456, 0.406].
@@ -30,6 +33,8 @@ class NormalizeImage(Transform):
         channel_num: 3; the published 4 (a channel of zeros for old GPUs) is refused.
         output_fp16: False; with AMP the engine casts, so that the batch travels as uint8.
     """
+
+    bytes_only = False
 
     def __init__(
         self,
@@ -75,6 +80,60 @@ class ToCHWImage(Transform):
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A view of the same pixels."""
         return image.transpose(2, 0, 1)
+
+
+@TRANSFORMS.register()
+class Normalize(NormalizeImage):
+    """(image - mean) / std in float32, as in paddle.vision: nothing is scaled to [0, 1] here.
+
+    Args:
+        mean: one number, or one a channel.
+        std: the same.
+        data_format: layout of the picture.
+        to_rgb: false; DecodeImage's ``to_rgb`` sets the order of the channels.
+    """
+
+    def __init__(
+        self,
+        mean: float | list[float] = 0.0,
+        std: float | list[float] = 1.0,
+        data_format: Literal["CHW", "HWC"] = "CHW",
+        to_rgb: bool = False,
+    ):
+        if data_format not in ("CHW", "HWC"):
+            raise ArgumentError("data_format", f"expected CHW or HWC, received {data_format!r}")
+        if to_rgb:
+            raise ArgumentError(
+                "to_rgb", "expected false, received true: set DecodeImage.to_rgb instead"
+            )
+        super().__init__(
+            scale=1.0,
+            mean=[mean] * 3 if isinstance(mean, (int, float)) else mean,
+            std=[std] * 3 if isinstance(std, (int, float)) else std,
+            order="chw" if data_format == "CHW" else "hwc",
+        )
+
+
+@TRANSFORMS.register()
+class ToTensor(NormalizeImage, ToCHWImage):
+    """uint8 [height, width, 3] -> float32 [3, height, width] in [0, 1], as in paddle.vision.
+
+    Args:
+        data_format: ``CHW``, the only layout that networks take here.
+    """
+
+    bytes_only = True
+
+    def __init__(self, data_format: Literal["CHW"] = "CHW"):
+        if data_format != "CHW":
+            raise ArgumentError("data_format", f"expected CHW, received {data_format!r}")
+        super().__init__(scale=1.0, mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])
+        self.gives = "chw"
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float32 [3, height, width]; a picture of floats changes its layout only."""
+        pixels = super().__call__(image, rng) if image.dtype == np.uint8 else image
+        return pixels.transpose(2, 0, 1)
 
 
 def _scale(scale: float | str | None) -> np.float32:

@@ -1,4 +1,4 @@
-"""Samplers: in which order, and on which rank, the samples of an epoch are read."""
+"""DistributedBatchSampler: every sample once an epoch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from ppcls.data.samplers.base import check_batches, check_run, cut, shares, step_bounds
 from ppcls.errors import ArgumentError
 from ppcls.registry import SAMPLERS
 
@@ -48,8 +49,12 @@ class DistributedBatchSampler:
         world_size: int = 1,
         training: bool = False,
     ):
+        if batch_size < 1:
+            raise ArgumentError("batch_size", f"expected an integer >= 1, received {batch_size}")
+        check_run(sample_count, seed, rank, world_size)
         training = training or shuffle
-        _check(batch_size, training, drop_last, sample_count, seed, rank, world_size)
+        if training or drop_last:
+            check_batches(batch_size, drop_last, sample_count, world_size)
         self.training = training
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -58,67 +63,24 @@ class DistributedBatchSampler:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        # A last step that has nothing for some rank would leave it without a gradient.
+        least = world_size if training else 1
+        self._bounds = step_bounds(sample_count, [batch_size * world_size], drop_last, least)
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch; the same in every epoch."""
-        return len(self._batches(np.arange(self.sample_count)))
+        starts, ends = shares(self._bounds, self.rank, self.world_size)
+        return int(np.count_nonzero(starts < ends))
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of this rank in this epoch, each int64 [n].
 
         n is ``batch_size``, but for the last batch; in training that one may hold one more.
         """
-        return self._batches(self._order(epoch))
+        return cut(self._order(epoch), self._bounds, self.rank, self.world_size)
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.sample_count)
         generator = np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
         return generator.permutation(self.sample_count)
-
-    def _batches(self, order: np.ndarray) -> list[np.ndarray]:
-        size = self.batch_size * self.world_size
-        full, rest = divmod(len(order), size)
-        if self.training and not self.drop_last and 0 < rest < self.world_size:
-            # Too few for a batch on every rank: the last full batch takes them in.
-            full, rest = full - 1, rest + size
-        start = self.rank * self.batch_size
-        batches = [
-            order[first + start : first + start + self.batch_size]
-            for first in range(0, full * size, size)
-        ]
-        if rest and not self.drop_last:
-            share = np.array_split(order[full * size :], self.world_size)[self.rank]
-            batches += [share] if len(share) else []
-        return batches
-
-
-def _check(
-    batch_size: int,
-    training: bool,
-    drop_last: bool,
-    sample_count: int,
-    seed: int,
-    rank: int,
-    world_size: int,
-) -> None:
-    if batch_size < 1:
-        raise ArgumentError("batch_size", f"expected an integer >= 1, received {batch_size}")
-    if not 0 <= rank < world_size:
-        raise ArgumentError("rank", f"expected 0 <= rank < {world_size}, received {rank}")
-    if seed < 0:
-        raise ArgumentError("seed", f"expected an integer >= 0, received {seed}")
-    if sample_count < 1:
-        raise ArgumentError("sample_count", f"expected at least 1, received {sample_count}")
-    if drop_last and batch_size * world_size > sample_count:
-        raise ArgumentError(
-            "batch_size",
-            f"expected batch_size x {world_size} processes <= {sample_count} samples with"
-            f" drop_last, received {batch_size}: not one batch would be left",
-        )
-    if training and sample_count < world_size:
-        raise ArgumentError(
-            "batch_size",
-            f"expected at least one sample for each of {world_size} processes,"
-            f" received {sample_count}",
-        )
