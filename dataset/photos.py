@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -107,7 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not config.exists() or arguments.force:
         base = "photos.yaml" if arguments.from_scratch else "photos_pretrained.yaml"
         written(config, configuration(root, class_num, base))
-    say(f"next:\n  ppcls data check {config}\n  ppcls train -c {config}")
+    shown = shlex.quote(str(arguments.photos / CONFIG))
+    say(f"next:\n  ppcls data check {shown}\n  ppcls train -c {shown}")
 
 
 def report(lists: Lists, same: list[list[Path]]) -> None:

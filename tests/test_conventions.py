@@ -139,7 +139,8 @@ NOT_ABOVE = {
     "losses": ("engine", "deploy", "cli"),
     "metrics": ("engine", "deploy", "cli"),
     "optim": ("engine", "deploy", "cli"),
-    "engine": ("cli",),
+    "engine": ("cli", "cli_data", "report"),
+    "report": ("cli", "cli_data"),
 }
 
 
@@ -202,6 +203,7 @@ def test_everything_that_ppcls_names_is_there():
 
 COMMANDS = ["", "train", "eval", "infer", "export", "config", "config show", "config check"]
 COMMANDS += ["weights", *(f"weights {name}" for name in ("inspect", "convert", "diff", "average"))]
+COMMANDS += ["data", *(f"data {name}" for name in ("list", "check", "browse", "doctor", "pack"))]
 
 
 def test_help_takes_no_paddle_and_gives_an_example():
@@ -220,7 +222,7 @@ def test_help_takes_no_paddle_and_gives_an_example():
     assert [line[0] for line in lines] == COMMANDS
     assert {line[1] for line in lines} == {"0"}
     assert {line[2] for line in lines} == {"False"}, "Paddle takes seconds to import"
-    assert [line[0] for line in lines if line[3] == "False"] == ["", "config", "weights"]
+    assert [line[0] for line in lines if line[3] == "False"] == ["", "config", "weights", "data"]
 
 
 def test_a_wrong_command_line_ends_with_2():

