@@ -26,4 +26,7 @@ def locked(path: Path) -> Iterator[None]:
     """Holds a lock file: other processes, and other threads, wait until the block ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # closing is not enough: a process forked meanwhile has the file open, too
+            fcntl.flock(file, fcntl.LOCK_UN)

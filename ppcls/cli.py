@@ -224,6 +224,8 @@ def _run_folder(options: argparse.Namespace) -> Path | None:
 
 
 def _where_to_resume(options: argparse.Namespace) -> str:
+    if resume := getattr(options, "resume", None):
+        return resume
     folder = _run_folder(options) if options.run is _train else None
     if folder is None or not (folder / "latest").is_dir():
         return "nothing was saved"

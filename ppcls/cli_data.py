@@ -247,6 +247,7 @@ def _add_pack(commands: Any) -> None:
     )
     _number(parser, "--seed", int, 0, 0, "of the order")
     _number(parser, "--workers", int, 1, None, "threads (default: one a processor)")
+    parser.set_defaults(resume="the same command goes on with what is packed")
 
 
 def _add(

@@ -16,7 +16,9 @@ START, END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 APP1 = 0xE1  # EXIF or XMP data, which may hold an orientation
 BASELINE, PROGRESSIVE = (0xC0, 0xC1), 0xC2
 SEGMENTS = frozenset([0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])  # tables, APPn, comment
+SHORTEST = 23  # bytes from a frame of one channel to the bits of its scan
 SCALES = (8, 4, 2)
+UNTOUCHED = (1, 254, 3)  # a colour that hardly begins a picture
 
 Margins = tuple[int, int, int, int]  # what a part leaves out: left, top, right, bottom
 
@@ -70,6 +72,8 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 
 def _header(data: bytes, frame: int, scan: int, has_app1: bool) -> JpegHeader | None:
+    if not frame + SHORTEST <= scan <= len(data):
+        return None
     precision, height, width, channels = (
         data[frame + 4],
         int.from_bytes(data[frame + 5 : frame + 7], "big"),
@@ -78,7 +82,10 @@ def _header(data: bytes, frame: int, scan: int, has_app1: bool) -> JpegHeader | 
     )
     if precision != 8 or channels not in (1, 3) or not width or not height:
         return None
-    tall = max(data[frame + 11 + 3 * channel] & 15 for channel in range(channels))
+    heights = [data[frame + 11 + 3 * channel] & 15 for channel in range(channels)]
+    if 0 in heights:
+        return None
+    tall = max(heights)
     one_scan = _is_one_scan(data, scan)
     if not one_scan and not _is_whole(data, scan):
         return None
@@ -155,22 +162,23 @@ def decode_part(
     return pixels[first_y:last_y, first_x:last_x], rest
 
 
-def _decode_rows(
-    data: bytes | bytearray, header: JpegHeader, rows: int, scale: int
-) -> np.ndarray | None:
+def _decode_rows(data: bytes, header: JpegHeader, rows: int, scale: int) -> np.ndarray | None:
     """At least the first ``rows`` rows, at 1 / ``scale``."""
     kept = (-(-rows // header.row_unit) + header.is_smoothed) * header.row_unit
-    strict = True
-    if header.in_order and kept < header.height:
+    is_shortened = header.in_order and kept < header.height
+    height = -(-(kept if is_shortened else header.height) // scale)
+    width = -(-header.width // scale)
+    options = {"min_height": height, "min_width": width} if scale > 1 else {}
+    try:
+        if not is_shortened:
+            return simplejpeg.decode_jpeg(data, **options)
         # A picture that claims to be less high; what is left over is not an error then.
         shortened = bytearray(data)
         shortened[header.height_at : header.height_at + 2] = kept.to_bytes(2, "big")
-        data, strict = shortened, False
-    options = {}
-    if scale > 1:
-        height = min(kept, header.height) if header.in_order else header.height
-        options = {"min_height": -(-height // scale), "min_width": -(-header.width // scale)}
-    try:
-        return simplejpeg.decode_jpeg(data, strict=strict, **options)
+        buffer = np.empty((height, width, 3), np.uint8)
+        buffer[0, 0] = UNTOUCHED
+        pixels = simplejpeg.decode_jpeg(shortened, strict=False, buffer=buffer, **options)
     except ValueError:
         return None
+    # No error is raised then, not even where nothing at all could be decoded.
+    return None if np.array_equal(buffer[0, 0], UNTOUCHED) else pixels

@@ -33,6 +33,7 @@ from ppcls.data.shards import (
 from ppcls.errors import DataError
 
 STATE = ".packing"  # folder of what a restart has to know; gone when all is done
+LARGEST_LABEL = 2**31 - 1
 AHEAD = 4  # pictures that each thread prepares ahead of the writer
 
 
@@ -59,6 +60,9 @@ class Packing:
         workers: threads that read and encode.
         skip: leaves out pictures that cannot be read.
         progress: shows a bar, if standard error is a terminal.
+
+    Raises:
+        DataError: a label that a shard cannot hold.
     """
 
     def __init__(
@@ -77,6 +81,9 @@ class Packing:
             self.rows = np.asarray([source.row(i) for i in range(len(source))], np.int64)
         else:
             self.source, self.rows = source, np.arange(len(source.labels))
+        labels = self.source.labels[self.rows]
+        if labels.ndim == 1 and len(labels) and labels.max() > LARGEST_LABEL:
+            raise DataError(f"expected labels up to {LARGEST_LABEL}, received {labels.max()}")
         self.names = [_name(self.source, int(row)) for row in self.rows]
         self.suffixes = sorted({"jpg", "png", *(suffix_of(os.fsdecode(n)) for n in self.names)})
         self.order = np.arange(len(self.rows))
@@ -110,10 +117,10 @@ class Packing:
         """Whether this very packing is done; raises DataError if the folder is taken."""
         names = [path.name for path in self.out.iterdir()] if self.out.is_dir() else []
         if INDEX_FILE in names:
-            text = (self.out / INDEX_FILE).read_text(encoding="utf-8")
-            if self.fingerprint not in text:
+            if self.fingerprint.encode() not in (self.out / INDEX_FILE).read_bytes():
                 raise DataError(
-                    f"{self.out}: expected a new folder, received one of other packed pictures"
+                    f"{self.out}: expected a new folder, received one of other packed pictures,"
+                    " or packed with other arguments"
                 )
             return True
         if names and STATE not in names:

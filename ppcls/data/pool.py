@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 
@@ -108,14 +109,7 @@ class ReaderPool:
         ours, theirs = multiprocessing.Pipe()
         inherited = [worker.pipe for worker in self._workers] + [ours]
         arguments = (number, self._dataset, seed, self._shared, theirs, inherited, os.getpid())
-        process = multiprocessing.get_context("fork").Process(
-            target=work, args=arguments, name=f"reader-{number}", daemon=True
-        )
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        process = forked(work, arguments, f"reader-{number}")
         theirs.close()
         self._workers.append(_Worker(number, process, ours))
 
@@ -190,7 +184,7 @@ class ReaderPool:
         busy = "while idle" if index == IDLE else f"while reading {self._dataset.describe(index)}"
         self.close()
         return DataError(
-            f"reader worker {worker.number} ({worker.process.pid}) {_end(code)} {busy}"
+            f"reader worker {worker.number} ({worker.process.pid}) {how_ended(code)} {busy}"
         )
 
     def _stuck(self) -> DataError:
@@ -206,7 +200,21 @@ class ReaderPool:
         )
 
 
-def _end(code: int | None) -> str:
+def forked(target: Callable[..., None], arguments: tuple[Any, ...], name: str) -> BaseProcess:
+    """Starts a reader process, which has to call :func:`ppcls.data.worker.settle` first."""
+    process = multiprocessing.get_context("fork").Process(
+        target=target, args=arguments, name=name, daemon=True
+    )
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return process
+
+
+def how_ended(code: int | None) -> str:
+    """What became of a process, by its exit code."""
     if code is None:
         return "closed its pipe"
     if code >= 0:

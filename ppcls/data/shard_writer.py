@@ -10,6 +10,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,10 +120,15 @@ class ShardWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._close()
-        else:
-            self._file.close()
+        try:
+            if error is None:
+                self._close()
+                return
+        except OSError as problem:
+            raise EnvironmentProblem(f"cannot write {self._part}: {problem.strerror}") from None
+        finally:
+            with suppress(OSError):  # what is written last may not fit on the disk, either
+                self._file.close()
             self._part.unlink(missing_ok=True)
 
     def size_with(self, sample: Sample) -> int:
@@ -169,8 +175,11 @@ def prepared(source: Source, row: int, short_side: int | None, quality: int) -> 
     Raises:
         DataError: it cannot be read; names the picture.
     """
+    path = Path(source.path(row))
     try:
-        data, suffix = _file_of(source.read(row), source.path(row), short_side, quality)
+        if path.exists() and not path.is_file():  # reading a pipe would never end
+            raise DataError("expected a file, received a pipe, a device or a folder")
+        data, suffix = _file_of(source.read(row), str(path), short_side, quality)
     except OSError as error:
         raise DataError(f"{source.describe(row)}: {error.strerror or error}") from None
     except DataError as error:

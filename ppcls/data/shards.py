@@ -112,7 +112,7 @@ def parse_index(data: bytes, where: str) -> Index:
         names = tree["class_names"]
         suffixes = [_plain(suffix) for suffix in tree["suffixes"]]
         return Index(int(tree["samples"]), shards, suffixes, names and list(names), files)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{where}: is no index of packed pictures: {reason}") from None
 

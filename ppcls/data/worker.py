@@ -198,7 +198,7 @@ def work(
             reader would notice that the parent is gone.
         parent: process id of the parent.
     """
-    _settle(parent)
+    settle(parent)
     for connection in inherited:
         connection.close()
     while True:
@@ -235,7 +235,7 @@ def _answer(number: int, dataset: Dataset, seed: int, shared: SharedSlots, task:
     return Reply(task.ticket, read, shape, dtype)
 
 
-def _settle(parent: int) -> None:
+def settle(parent: int) -> None:
     """Makes the forked process a reader: it dies with the parent and leaves signals to it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

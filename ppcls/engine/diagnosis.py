@@ -31,7 +31,7 @@ class Pictures:
         seconds: by name of the stage; the stages of augmentation have their transform's name.
         busy: seconds of them that the processor worked.
         bytes: size of the files.
-        width, height: sums of the sides of the pictures as decoded.
+        width, height, short: sums of the sides of the pictures as stored, and of the shorter one.
         encoded: whether they were files, and not pixels already.
         packed: whether many of them lie in one file.
         needed: transforms that give the pictures their size.
@@ -48,6 +48,7 @@ class Pictures:
     bytes: int = 0
     width: int = 0
     height: int = 0
+    short: int = 0
     encoded: bool = True
     packed: bool = False
     needed: set[str] = field(default_factory=set)
@@ -230,7 +231,7 @@ def _packing(now: Setting, figures: Figures) -> Change:
 def _smaller_files(now: Setting, figures: Figures) -> Change:
     """Reading and decoding take as long as there are pixels."""
     p = figures.pictures
-    side, short = round(p.target * SPARE), min(p.width, p.height) / p.count
+    side, short = round(p.target * SPARE), p.short / p.count
     if not p.encoded or short <= side:
         return None
     part = (side / short) ** 2

@@ -37,6 +37,8 @@ def measure_pictures(reader: DataLoader, batches: int) -> Pictures:
     found = worker.found
     until = time.perf_counter() + LONGEST
     try:
+        for draws, size in _drawn(reader, 1):  # not counted: the first one sets things up
+            _Worker(reader).read(int(draws[0]), size)
         for draws, size in _drawn(reader, batches):
             images = []
             for draw in draws.tolist():
@@ -133,6 +135,7 @@ class _Worker:
             height, width = image.shape[1:] if decoding.channel_first else image.shape[:2]
         found.width += width
         found.height += height
+        found.short += min(width, height)
         return image
 
     def _transforms(self, size: tuple[int, int] | None) -> list[Any]:

@@ -34,7 +34,7 @@ def _heading(figures: Figures, name: str) -> str:
     size = f"{p.bytes / p.count / 1000:.1f} kB, {sides} pixels"
     return (
         f"{name} on {figures.device}, {figures.cores} cores, batches of {figures.batch}, "
-        f"{figures.workers} workers; {p.count} pictures tried, {size} on average"
+        f"{workers(figures.workers)}; {p.count} pictures tried, {size} on average"
     )
 
 

@@ -56,7 +56,7 @@ def _splits(summary: list) -> str:
         for split in summary
     ]
     head = ["Split", "Pictures", "Classes", "Narrowest, lowest", "Median", "Widest, highest"]
-    return "<h2>Splits</h2>\n" + table([*head, "Files", "Formats"], rows, numbers=(1, 2, 6))
+    return "<h2>Splits</h2>\n" + table([*head, "Files", "Formats"], rows, numbers=range(1, 7))
 
 
 def _size(sides: list[int] | None) -> str:
@@ -95,7 +95,7 @@ def _row(figures: Iterable[str]) -> str:
 def _figure(samples: Samples, facts: np.ndarray, index: int, note: str) -> str:
     path, label = samples.path(index), samples.label_text(index)
     split = samples.split_of(index).name
-    caption = f"{text(path)}<br><b>{text(label)}</b> in {text(split)}"
+    caption = f"{text(path.removeprefix(f'{samples.title}/'))}<br><b>{text(label)}</b> in {text(split)}"
     if note:
         caption += f"<br>{text(note)}"
     image = _thumbnail(samples, facts, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def find_samples(
             return samples_of_config(load_config(paths[0], overrides))
         return samples_of_folder(paths[0]) if is_folder else samples_of_lists(paths, *lists)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}") from error
+        raise DataError(f"{os.fsdecode(error.filename)}: {error.strerror}") from error
 
 
 def check(samples: Samples, limits: Limits, workers: int, out: Path, timeout: float = 60.0) -> bool:

@@ -26,7 +26,7 @@ p { margin: .25rem 0 .75rem; max-width: 45rem; }
 a { color: var(--mark); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .2rem .8rem .2rem 0; text-align: left; }
-td.n, th.n { text-align: right; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 td.name { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 .bar { background: var(--mark); display: inline-block; height: .7em; min-width: 1px; }
@@ -119,14 +119,19 @@ def data_uri(image: np.ndarray, side: int, kind: str = "JPEG") -> str:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file, and the folder that it is in.
+    """Writes a file that is there as a whole or not at all, and the folder that it is in.
 
     Raises:
         EnvironmentProblem: that is not possible.
     """
     data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from error

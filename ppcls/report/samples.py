@@ -13,7 +13,7 @@ import numpy as np
 
 from ppcls.data.datasets import PICTURE_SUFFIXES
 from ppcls.data.datasets.base import Mode, Source, Table, joined
-from ppcls.data.datasets.folders import EVAL_NAMES, SPLITS
+from ppcls.data.datasets.folders import EVAL_NAMES, SPLITS, is_folder
 from ppcls.data.datasets.listfile import read_list
 from ppcls.data.postprocess import read_class_names
 from ppcls.errors import DataError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ppcls.config import Config
 
 SPLIT_NAMES = ("train", *EVAL_NAMES)
+MOST_CLASSES = 1_000_000  # of list files: they are counted one by one
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def samples_of_lists(
     """
     splits = []
     for path in lists:
-        table = read_list(image_root or str(path.parent), str(path), delimiter)
+        root = image_root or str(path.parent)
+        table = read_list(root, str(path), delimiter, class_num=MOST_CLASSES)
         splits.append(Split(path.stem, table, np.arange(len(table.labels)), table.labels))
     class_names = read_class_names(names) if names else None
     return Samples(", ".join(map(str, lists)), splits, class_names)
@@ -197,9 +199,9 @@ class _Found:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
         entries = [entry for entry in entries if not entry.name.startswith(".")]
-        self.classes = [entry.name for entry in entries if entry.is_dir()]
+        self.classes = [entry.name for entry in entries if is_folder(entry)]
         for entry in entries:
-            if entry.is_dir():
+            if is_folder(entry):
                 self._walk(os.fsencode(entry.path), entry.name, set())
             elif _is_picture(entry.name) and self.classes:
                 self.left_out.append(entry.path)
@@ -228,7 +230,7 @@ class _Found:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 self._walk(entry.path, class_name, seen)
             elif _is_picture(os.fsdecode(entry.name)):
                 self._add(entry.path, class_name)

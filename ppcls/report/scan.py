@@ -6,7 +6,7 @@ import hashlib
 import io
 import mmap
 import multiprocessing
-import signal
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +18,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from ppcls.data.image import FORMATS, decode, use_one_thread
+from ppcls.data.image import FORMATS, decode
+from ppcls.data.pool import GLANCE, STOPPING, forked, how_ended
+from ppcls.data.worker import settle
 from ppcls.errors import EnvironmentProblem, PPClsError
 from ppcls.report.similar import grey_copy, is_blank, perceptual_hash, thumb
 
@@ -51,8 +53,6 @@ FACTS = np.dtype(
     ]
 )
 PORTION = 16  # pictures handed out at once
-GLANCE = 1.0  # seconds between two looks at what the workers are reading
-STOPPING = 2.0  # seconds that all workers together have to be gone
 FALSE_STARTS = 3  # workers that may die before they read anything
 
 
@@ -166,24 +166,14 @@ class Scan:
     def _start(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         inherited = [worker.pipe for worker in self._workers] + [ours]
-        process = multiprocessing.get_context("fork").Process(
-            target=self._work, args=(theirs, inherited), daemon=True
-        )
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        process = forked(self._work, (theirs, inherited, os.getpid()), "scan")
         theirs.close()
         self._workers.append(_Worker(process, ours))
         self._hand_out(self._workers[-1])
 
-    def _work(self, pipe: Connection, inherited: list[Connection]) -> None:
+    def _work(self, pipe: Connection, inherited: list[Connection], parent: int) -> None:
         """Body of a worker: answers a portion with (index, reason) for each failure, then None."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-        use_one_thread()
+        settle(parent)
         for connection in inherited:  # or this process would outlive its parent
             connection.close()
         while True:
@@ -217,7 +207,9 @@ class Scan:
             if worker.pipe in ready or not alive:
                 self._receive(worker)
             if not alive and worker in self._workers:
-                self._bury(worker, _end(worker.process))
+                worker.process.join()
+                ended = how_ended(worker.process.exitcode)
+                self._bury(worker, f"the process that read it {ended}")
             elif worker in self._workers and self._is_stuck(worker):
                 worker.process.kill()
                 self._leaving.append(worker.process)
@@ -281,11 +273,3 @@ def _cause(error: Exception) -> str:
         return error.strerror
     return str(error) if isinstance(error, PPClsError) else f"{type(error).__name__}: {error}"
 
-
-def _end(process: BaseProcess) -> str:
-    process.join()
-    code = process.exitcode or 0
-    if code >= 0:
-        return f"ended the process that read it with exit code {code}"
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return f"killed the process that read it, by signal {signal.Signals(-code).name}{hint}"

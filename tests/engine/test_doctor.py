@@ -4,8 +4,10 @@ import os
 import re
 import time
 
+import numpy as np
 import pytest
 import support
+from PIL import Image
 
 from ppcls.data.datasets.base import Table
 from ppcls.data.transforms.resize import ResizeImage
@@ -50,7 +52,8 @@ def test_a_slow_transform_is_the_limit_and_the_cure_works(config_file, monkeypat
     )
     assert support.children(os.getpid()) == before
     together = re.search(r"reader and network +\S+ +(\d+)", cured)[1]
-    assert int(together) > 0.4 * int(estimated) > 33
+    assert int(estimated) > 3 * int(delivers[1])
+    assert int(together) > 1.3 * int(delivers[1])  # whatever else this machine has to do
 
 
 def test_slow_files_are_the_limit(config_file, monkeypatch):
@@ -101,13 +104,31 @@ def test_pictures_that_cannot_be_read(config_file, pictures, tmp_path):
     assert f"1 pictures cannot be read, e.g. {bad}" in text
 
 
+def test_photos_are_described_and_a_crop_that_is_decoded_counts_as_decoding(config_file, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, shape in {"one": (400, 300, 3), "two": (350, 500, 3), "xyz": (400, 300, 3)}.items():
+        (tmp_path / "jpegs" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 256, shape, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "jpegs" / name / f"{i}.jpg", quality=95)
+    crop = "DataLoader.Train.dataset.transform_ops.1={RandCropImage: {size: 32}}"
+    root = f"DataLoader.Train.dataset.image_root={tmp_path}/jpegs"
+    fast = diagnosed(config_file, root, crop)
+    assert "367 x 383 pixels on average" in fast
+    assert "only what RandCropImage keeps" in fast
+    assert not re.search(r"augmenting .*RandCropImage", fast)
+    exact = diagnosed(config_file, root, crop, "DataLoader.Train.loader.decode=exact")
+    assert "only what RandCropImage keeps" not in exact
+    assert re.search(r"augmenting .*RandCropImage \d", exact)
+
+
 # The model ---------------------------------------------------------------------------------------
 
 
 def figures(stages, network, workers=1, cores=8, device="gpu", together=None, **pictures):
     """Of one picture; ``stages`` in milliseconds, all of them work of the processor."""
     seconds = {name: ms / 1000 for name, ms in stages.items()}
-    given = {"width": 500, "height": 375, "target": 224, **pictures}
+    given = {"short": 256, "target": 224, **pictures}
     one = Pictures(count=1, seconds=seconds, busy=dict(seconds), bytes=100_000, **given)
     rate = min(workers or 1, cores) / sum(seconds.values())
     return Figures(
@@ -167,16 +188,16 @@ def test_without_workers_they_take_turns():
 
 def test_smaller_files_save_reading_and_decoding():
     # A short side of 512 is twice the 256 that crops of 224 need: a quarter of the pixels.
-    given = figures({READING: 2, DECODING: 6}, 5000, cores=1, width=700, height=512)
+    given = figures({READING: 2, DECODING: 6}, 5000, cores=1, short=512)
     assert rates(given)["with a short side of 256 pixels, not 512"] == 500
-    enough = figures({READING: 2, DECODING: 6}, 5000, cores=1, width=256, height=256)
+    enough = figures({READING: 2, DECODING: 6}, 5000, cores=1)
     assert not any("short side" in text for text in rates(enough))
 
 
 def test_fast_decoding_is_offered_with_the_time_that_was_measured():
     # Decoding and cropping take 8 ms of 10, decoding the crop only 3.
     stages = {READING: 2, DECODING: 6, "RandCropImage": 2}
-    given = figures(stages, 5000, cores=1, part=0.003, width=256, height=256)
+    given = figures(stages, 5000, cores=1, part=0.003)
     assert rates(given)["-o DataLoader.Train.loader.decode=fast"] == 200
 
 

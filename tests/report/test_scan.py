@@ -55,8 +55,10 @@ def test_pictures_that_kill_are_named_and_the_rest_is_read(good, workers, no_lef
     items[3], items[20], items[21], items[49] = b"crash", b"exit", b"stuck", b"no picture"
     scan = run(items, workers, timeout=1.5)
     assert sorted(scan.errors) == [3, 20, 21, 49]
-    assert scan.errors[3] == "killed the process that read it, by signal SIGKILL (out of memory?)"
-    assert scan.errors[20] == "ended the process that read it with exit code 7"
+    assert scan.errors[3] == (
+        "the process that read it was killed by signal SIGKILL (out of memory?)"
+    )
+    assert scan.errors[20] == "the process that read it ended with exit code 7"
     assert scan.errors[21] == "was not read within 1.5 s"
     assert scan.errors[49].startswith("expected a picture")
     assert np.flatnonzero(scan.facts["state"] == FAILED).tolist() == [3, 20, 21, 49]

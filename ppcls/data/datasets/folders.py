@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,20 +32,23 @@ def read_folders(image_root: str, mode: Mode, class_num: int | None = None) -> T
 
     Raises:
         DataError: no folder, no classes, an empty class folder, more classes than ``class_num``,
-            or a class that is evaluated but not trained.
+            a class that is evaluated but not trained, or a folder that cannot be read.
     """
     root = existing(image_root, "folder", "image_root")
     folder = _split_folder(root, mode)
-    names = _subfolders(folder)
-    if not names:
-        raise DataError(f"{folder}: expected one sub-folder per class, received none")
-    classes = _class_order(root, folder, names, mode)
-    if class_num is not None and len(classes) > class_num:
-        raise DataError(
-            f"{folder}: expected at most class_num {class_num} class folders,"
-            f" received {len(classes)}"
-        )
-    return _table(folder, names, classes)
+    try:
+        names = _subfolders(folder)
+        if not names:
+            raise DataError(f"{folder}: expected one sub-folder per class, received none")
+        classes = _class_order(root, folder, names, mode)
+        if class_num is not None and len(classes) > class_num:
+            raise DataError(
+                f"{folder}: expected at most class_num {class_num} class folders,"
+                f" received {len(classes)}"
+            )
+        return _table(folder, names, classes)
+    except OSError as error:
+        raise DataError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
 
 
 def _split_folder(root: Path, mode: Mode) -> Path:
@@ -96,9 +100,17 @@ def _table(folder: Path, names: list[str], classes: list[str]) -> Table:
     return Table(str(folder), block, ends, np.concatenate(labels), class_names=classes)
 
 
+def is_folder(entry: os.DirEntry[Any]) -> bool:
+    """Whether it is a folder, or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as listing:
-        return sorted(e.name for e in listing if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in listing if is_folder(e) and not e.name.startswith("."))
 
 
 def _pictures(folder: bytes, relative: bytes, seen: set[bytes]) -> list[bytes]:
@@ -114,7 +126,7 @@ def _pictures(folder: bytes, relative: bytes, seen: set[bytes]) -> list[bytes]:
         path = os.path.join(relative, entry.name)  # noqa: PTH118 (bytes)
         if entry.name.startswith(b"."):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             found += _pictures(entry.path, path, seen)
         elif os.path.splitext(entry.name)[1].lower().decode("latin-1") in PICTURE_SUFFIXES:  # noqa: PTH122
             found.append(path)
