@@ -33,7 +33,8 @@ install: .venv/.installed
 	touch $@
 
 # Networks take the most time, and need nothing that another test could disturb.
-SIDE_BY_SIDE := tests/backbones tests/config tests/ops tests/test_zoo.py tests/engine/test_macs.py
+SIDE_BY_SIDE := tests/backbones tests/config tests/ops tests/test_zoo.py tests/engine/test_macs.py \
+	tests/data tests/dataset tests/report tests/losses tests/metrics tests/optim tests/weights
 
 test: .venv/.installed-dev
 	$(BIN)/pytest --numprocesses 2 --dist loadscope $(SIDE_BY_SIDE)

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +27,8 @@ class Terminated(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0 (done), 1 (failed), 2 (wrong usage), 130 or 143 (stopped)."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:

@@ -88,7 +88,11 @@ def _shown(url: str) -> str:
 
 
 def download(
-    address: str, target: Path, wrong: Callable[[Path], str], is_quiet: bool = False
+    address: str,
+    target: Path,
+    wrong: Callable[[Path], str],
+    is_quiet: bool = False,
+    size: int | None = None,
 ) -> None:
     """Downloads a file; what a broken transfer has left is gone on with, if the server can.
 
@@ -97,6 +101,7 @@ def download(
         target: it is there as a whole or not at all; ``<target>.part`` is what we have of it.
         wrong: says of the whole file in which way it is another one than was meant.
         is_quiet: shows no progress.
+        size: bytes that the file should have; of a larger one not much more is fetched.
 
     Raises:
         TransferError: it cannot be had, or is the wrong one.
@@ -106,7 +111,7 @@ def download(
         sys.stderr.write(f"downloading {address} to {target}\n")
     part = target.with_name(f"{target.name}.part")
     try:
-        _repeated(lambda: _transfer(address, part, is_quiet))
+        _repeated(lambda: _transfer(address, part, is_quiet, size))
     except _Refused as error:
         raise TransferError(
             f"cannot download {address}: {error}; where there is a network, fetch it by hand "
@@ -184,7 +189,7 @@ def _opened(address: str, headers: dict[str, str]) -> Iterator[Any]:
         raise _Interrupted(str(reason) or type(error).__name__) from None
 
 
-def _transfer(address: str, part: Path, is_quiet: bool) -> None:
+def _transfer(address: str, part: Path, is_quiet: bool, size: int | None) -> None:
     """Downloads to ``part``, or goes on where it ends."""
     headers = {}
     tag = _tag_of(part)
@@ -193,14 +198,14 @@ def _transfer(address: str, part: Path, is_quiet: bool) -> None:
         headers["If-Range"] = tag.read_text(encoding="latin-1")
     try:
         with _opened(address, headers) as reply:
-            _write(reply, part, is_quiet)
+            _write(reply, part, is_quiet, size)
     except _Interrupted as error:
         if str(error).startswith("416 "):  # what we have is no beginning of the file
             part.unlink(missing_ok=True)
         raise
 
 
-def _write(reply: Any, part: Path, is_quiet: bool) -> None:
+def _write(reply: Any, part: Path, is_quiet: bool, size: int | None) -> None:
     if reply.headers.get_content_type() == "text/html":
         raise _Refused("the server sent a web page")
     goes_on = reply.status == 206
@@ -223,6 +228,8 @@ def _write(reply: Any, part: Path, is_quiet: bool) -> None:
             file.write(block)
             have += len(block)
             progress.update(len(block))
+            if size is not None and have > size:
+                return  # it is another file, however much is still to come
     if total is not None and have != total:
         raise _Interrupted(f"broke off after {have} of {total} bytes")
 

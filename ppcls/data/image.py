@@ -127,7 +127,7 @@ def resize(
     """The picture in another size.
 
     Args:
-        image: uint8 [h, w, 3].
+        image: uint8 [h, w, 3]; with cv2 also float32.
         rest: what is not to be seen of it: left, top, right, bottom, each in [0, 1) pixel.
         interpolation: nearest, bilinear, bicubic, lanczos; with cv2 also area; with pil also box
             and hamming. None is bilinear, as the published operations have it.
@@ -137,7 +137,7 @@ def resize(
 
     Raises:
         ArgumentError: the backend has no such interpolation.
-        DataError: the result would have more than ``MAX_PIXELS`` pixels.
+        DataError: more than ``MAX_PIXELS`` pixels of the result, or pixels of floats with pil.
     """
     check_interpolation(interpolation, backend)
     if image.shape[:2] == (height, width) and rest == NO_REST:
@@ -151,6 +151,9 @@ def resize(
         return _resize_cv2(
             image, width, height, CV2_INTERPOLATION[interpolation or "bilinear"], rest
         )
+    if image.dtype != np.uint8:
+        message = f"a resize with backend pil expected a picture of uint8, received {image.dtype}"
+        raise DataError(f"{message}; put it before NormalizeImage")
     resampling = PIL_INTERPOLATION[interpolation or "bilinear"]
     left, top, right, bottom = rest
     box = left, top, image.shape[1] - right, image.shape[0] - bottom

@@ -98,11 +98,15 @@ class Packing:
             DataError: a picture cannot be read, or the folder holds something else.
             OSError, EnvironmentProblem: the folder cannot be written.
         """
-        if not self._is_done():
-            self.state.mkdir(parents=True, exist_ok=True)
-            with locked(self.state / "lock"):
-                if not self._is_done():
-                    self._pack()
+        try:
+            if not self._is_done():
+                self.state.mkdir(parents=True, exist_ok=True)
+                with locked(self.state / "lock"):
+                    if not self._is_done():
+                        self._pack()
+        except OSError:
+            if not self._is_done():  # or another process has done it, and removed the state
+                raise
         tree: dict[str, Any] = json.loads((self.out / INDEX_FILE).read_text(encoding="utf-8"))
         return tree
 

@@ -231,15 +231,16 @@ class RangedShards:
 def _download(url: str, path: Path, expected: Shard, is_quiet: bool = True) -> None:
     def wrong(found: Path) -> str:
         size = found.stat().st_size
-        if size != expected.bytes:
-            state = "is truncated" if size < expected.bytes else "is another file"
-            return f"{state}: expected {expected.bytes} bytes, received {size}"
+        if size < expected.bytes:
+            return f"is truncated: expected {expected.bytes} bytes, received {size}"
+        if size > expected.bytes:
+            return f"is another file: expected {expected.bytes} bytes, received more"
         if digest_of(found) != expected.sha256:
             return f"is damaged: its SHA-256 is not the one in {INDEX_FILE}"
         return ""
 
     try:
-        download(quoted(url), path, wrong, is_quiet)
+        download(quoted(url), path, wrong, is_quiet, expected.bytes)
     except TransferError as error:
         raise DataError(str(error)) from None
 

@@ -22,6 +22,19 @@ from ppcls.registry import Spec
 if TYPE_CHECKING:
     import paddle
 
+# Arguments of data sets that say where samples come from.
+SAMPLES_FROM = (
+    "image_root",
+    "cls_label_path",
+    "csv_path",
+    "data_file",
+    "mode",
+    "data_path",
+    "split",
+    "lmdb_path",
+    "root",
+)
+
 
 def build_reader(
     config: Config, mode: Literal["Train", "Eval"], world: World, logger: logging.Logger
@@ -73,7 +86,7 @@ def check_folds(config: Config) -> None:
     train, evaluation = section.Train.dataset, section.Eval.dataset
     if train.extra["fold"] is None and evaluation.extra["fold"] is None:
         return
-    for key in ("fold", "image_root", "cls_label_path"):
+    for key in ("fold", *SAMPLES_FROM):
         one, other = ({**spec.arguments, **spec.extra}.get(key) for spec in (train, evaluation))
         if one != other:
             raise config.problem(

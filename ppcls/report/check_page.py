@@ -95,7 +95,8 @@ def _row(figures: Iterable[str]) -> str:
 def _figure(samples: Samples, facts: np.ndarray, index: int, note: str) -> str:
     path, label = samples.path(index), samples.label_text(index)
     split = samples.split_of(index).name
-    caption = f"{text(path.removeprefix(f'{samples.title}/'))}<br><b>{text(label)}</b> in {text(split)}"
+    place = text(path.removeprefix(f"{samples.title}/")).replace("/", "/<wbr>")
+    caption = f"{place}<br><b>{text(label)}</b> in {text(split)}"
     if note:
         caption += f"<br>{text(note)}"
     image = _thumbnail(samples, facts, index)

@@ -26,8 +26,9 @@ p { margin: .25rem 0 .75rem; max-width: 45rem; }
 a { color: var(--mark); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .2rem .8rem .2rem 0; text-align: left; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-td.name { overflow-wrap: anywhere; }
+td.n, th.n { text-align: right; }
+td.n { white-space: nowrap; }
+td.name { min-width: 5rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 .bar { background: var(--mark); display: inline-block; height: .7em; min-width: 1px; }
 .group { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem; }
@@ -38,6 +39,7 @@ figure img, figure .none { background: var(--soft); display: block; height: auto
 figure .none { aspect-ratio: 1; box-sizing: border-box; padding: .5rem; }
 figcaption { font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; padding-top: .2rem; }
 .soft { opacity: .75; }
+@media (max-width: 30rem) { figure { max-width: calc(50% - .3rem); } }
 """
 
 

@@ -272,4 +272,3 @@ def _cause(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) if isinstance(error, PPClsError) else f"{type(error).__name__}: {error}"
-

@@ -74,10 +74,14 @@ def near_links(hashes: np.ndarray, thumbs: np.ndarray, distance: int) -> np.ndar
     """
     label = np.arange(len(hashes))
     links = [np.empty((0, 2), np.int64)]
-    for band in _bands(distance):
+    bands = _bands(distance)
+    for number, band in enumerate(bands):
         for pairs in _same_key(hashes & band):
             pairs = pairs[label[pairs[:, 0]] != label[pairs[:, 1]]]
             pairs = pairs[_distances(hashes[pairs[:, 0]], hashes[pairs[:, 1]]) <= distance]
+            for earlier in bands[:number]:  # which has compared them already
+                differing = hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]
+                pairs = pairs[(differing & earlier) != 0]
             pairs = pairs[_correlations(thumbs[pairs[:, 0]], thumbs[pairs[:, 1]]) >= ALIKE]
             if len(pairs):
                 links.append(pairs)

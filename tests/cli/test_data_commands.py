@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -212,6 +214,32 @@ def test_doctor_prints_what_it_measured(cli, config_file):
     done = cli("data", "doctor", "-c", config_file, "--batches", "2")
     assert done.code == 0, done.err
     assert done.out.strip()
+
+
+def test_a_stopped_pack_says_how_to_go_on(cli, photos, tmp_path):
+    many = tmp_path / "many"
+    for number in range(60):
+        shutil.copytree(photos / "train", many / f"{number}")
+    arguments = ["data", "pack", many, tmp_path / "packed", "--shard-mb", "0.02", "--workers", "1"]
+    process = support.start([CLI, *arguments], tmp_path)
+    support.wait_until((tmp_path / "packed/shard-000001.tar").exists, "the first shards")
+    os.kill(process.pid, signal.SIGTERM)
+    done = support.finish(process)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert "the same command goes on" in done.stderr
+    assert not (tmp_path / "packed/index.json").exists()
+    assert not list((tmp_path / "packed").glob("*.part"))
+    assert cli(*arguments).code == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
+def test_names_that_the_terminal_cannot_show(photos, tmp_path, encoding):
+    out = tmp_path / os.fsdecode("höhe-".encode() + b"\xff")
+    command = [sys.executable, CLI, "data", "pack", photos, out]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(support.ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\udcff: 47 pictures in 2 shards" in done.stdout
 
 
 def test_pack_says_what_it_packed(cli, photos, tmp_path):

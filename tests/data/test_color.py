@@ -170,7 +170,9 @@ def test_the_published_color_jitter_of_random_apply_has_its_name():
     assert isinstance(TRANSFORMS.build("RawColorJitter", {"brightness": 0.4}), ColorJitter)
 
 
-@pytest.mark.parametrize("name", ["RandomGrayscale", "RandomJPEGQuality", "RandAugment"])
+@pytest.mark.parametrize(
+    "name", ["ColorJitter", "RandomGrayscale", "RandomJPEGQuality", "RandAugment"]
+)
 def test_pictures_of_floats_are_reported(name, photo, rng):
     with pytest.raises(DataError, match=f"{name} expected a picture of uint8, received float32"):
         TRANSFORMS.build(name, {})(photo.astype(np.float32), rng)

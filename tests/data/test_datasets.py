@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -85,6 +87,28 @@ def test_links_back_up_do_not_loop(tmp_path):
     (root / "a/up").symlink_to(root / "a")
     (root / "b").symlink_to(root / "a")
     assert len(ImageFolder(str(root))) == 2
+
+
+def test_a_link_to_itself_is_a_picture_that_cannot_be_read(tmp_path):
+    folder = fill(tmp_path, "cat/1.jpg")
+    (folder / "cat/2.jpg").symlink_to("2.jpg")
+    (folder / "cat/more").symlink_to("more")
+    data = ImageFolder(str(folder))
+    assert [Path(data.path(i)).name for i in range(len(data))] == ["1.jpg", "2.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    folder = fill(tmp_path, "cat/1.jpg")
+    real = os.scandir
+
+    def scandir(path):
+        if os.fsdecode(path).endswith("cat"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"^[^']*/cat: Permission denied$"):
+        ImageFolder(str(folder))
 
 
 def test_sample_is_reproducible_and_travels_as_bytes(make_dataset):

@@ -221,3 +221,53 @@ def test_markers_in_a_scan_are_left_to_pillow(scene, encode):
     middle = len(data) // 2
     assert jpeg.read_header(data) is not None
     assert jpeg.read_header(data[:middle] + b"\xff\xe5" + data[middle:]) is None
+
+
+def test_a_header_longer_than_the_file_is_left_to_pillow(noise, encode):
+    data = bytearray(encode(noise))
+    length = data.index(b"\xff\xda") + 2
+    data[length : length + 2] = b"\xff\xff"
+    assert jpeg.read_header(bytes(data)) is None
+    with pytest.raises(DecodeError):
+        decode(bytes(data))
+
+
+def test_a_frame_without_room_for_its_channels_is_left_to_pillow():
+    frame, scan = b"\xff\xc0\x00\x02", b"\xff\xda\x00\x02"
+    assert jpeg.read_header(jpeg.START + frame + scan + jpeg.END) is None
+
+
+@pytest.mark.parametrize("channel", [0, 2])
+def test_a_channel_without_rows_is_left_to_pillow(channel, noise, encode):
+    data = bytearray(encode(noise))
+    data[data.index(b"\xff\xc0") + 11 + 3 * channel] &= 0xF0
+    assert jpeg.read_header(bytes(data)) is None
+    with pytest.raises(DecodeError):
+        part_of(bytes(data), (0, 0, 10, 10), (LARGE, LARGE))
+
+
+@pytest.mark.parametrize("size", [LARGE, 8])
+def test_a_part_of_a_file_that_cannot_be_decoded_is_an_error(size, scene, encode):
+    """libjpeg gives up at a table that is missing; memory as it was must not count as pixels."""
+    data = bytearray(encode(scene))
+    tables = data.index(b"\xff\xda") + 6  # of the first channel: behind the marker, ..., its number
+    data[tables] = 0x33
+    assert jpeg.read_header(bytes(data)) is not None
+    for decoded in (decode, lambda data: part_of(data, (0, 0, 100, 100), (size, size))):
+        with pytest.raises(DecodeError):
+            decoded(bytes(data))
+
+
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize("rows", [1, 8, 33, 96])
+def test_a_part_of_any_subsampling(sampling, rows, noise):
+    data = simplejpeg.encode_jpeg(noise, colorsubsampling=sampling)
+    part, _ = part_of(data, (5, 2, 190, rows), (LARGE, LARGE))
+    np.testing.assert_array_equal(part, decode(data)[2 : 2 + rows, 5:195])
+
+
+def test_a_picture_that_begins_with_the_colour_of_a_failure(encode):
+    picture = np.full((64, 48, 3), jpeg.UNTOUCHED, np.uint8)
+    data = encode(picture, quality=100, subsampling=0)
+    part, _ = part_of(data, (0, 0, 48, 8), (LARGE, LARGE))
+    np.testing.assert_array_equal(part, decode(data)[:8])

@@ -278,3 +278,10 @@ def test_unknown_interpolation_lists_the_known(backend, photo):
 def test_resize_refuses_a_monstrous_result(backend):
     with pytest.raises(DataError, match="from 20000 x 1"):
         resize(np.zeros((1, 20000, 3), np.uint8), 256 * 20000, 256, None, backend)
+
+
+def test_pillow_does_not_resize_floats(photo):
+    floats = photo.astype(np.float32)
+    with pytest.raises(DataError, match="received float32; put it before NormalizeImage"):
+        resize(floats, 20, 10, backend="pil")
+    assert resize(floats, 20, 10).dtype == np.float32

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
 import tarfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -253,6 +256,47 @@ def test_bad_picture_stops_or_is_left_out(folder, tmp_path):
         pack(folder, tmp_path / "none", on_error="skip")
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_picture(folder, tmp_path):
+    (folder / "class 1/a.b 5.JPEG").unlink()
+    os.mkfifo(folder / "class 1/a.b 5.JPEG")
+    with pytest.raises(DataError, match=r"a\.b 5\.JPEG: expected a file, received a pipe"):
+        pack(folder, tmp_path / "out")
+
+
+def test_a_label_that_a_shard_cannot_hold_is_refused(list_file, tmp_path):
+    lines = list_file.read_text().splitlines()
+    list_file.write_text(f"{lines[0].rpartition(' ')[0]} {2**31}\n")
+    with pytest.raises(DataError, match="expected labels up to 2147483647, received 2147483648"):
+        pack(list_file.parent, tmp_path / "out", list_file=list_file)
+
+
+def test_a_full_disk_leaves_no_part_of_a_shard(folder, tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(EnvironmentProblem, match=r"shard-000000\.tar\.part: No space left"):
+        pack(folder, tmp_path / "out", shard_mb=SMALL)
+    assert not list((tmp_path / "out").glob("shard-*"))
+    monkeypatch.undo()
+    assert pack(folder, tmp_path / "out", shard_mb=SMALL).samples == 40
+
+
+def test_who_comes_when_another_process_has_just_finished(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    @contextmanager
+    def locked(path):
+        monkeypatch.undo()
+        pack(folder, out)  # it finishes here, and the folder of the lock is gone
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        yield
+
+    monkeypatch.setattr(packing, "locked", locked)
+    assert pack(folder, out).samples == 40
+
+
 def test_decoding_errors_name_the_picture(folder, tmp_path):
     bad = folder / "class 1/a.b 5.JPEG"
     bad.write_bytes(b"no picture")
@@ -319,6 +363,9 @@ def test_places_that_are_taken(folder, tmp_path):
     pack(folder, tmp_path / "out")
     with pytest.raises(DataError, match="expected a new folder, received one of other packed"):
         pack(folder, tmp_path / "out", short_side=10)
+    (tmp_path / "out/index.json").write_bytes(b"\xff\xfe, of another program")
+    with pytest.raises(DataError, match="expected a new folder, received one of other packed"):
+        pack(folder, tmp_path / "out")
     for out in (folder, folder / "packed"):
         with pytest.raises(ArgumentError, match="received"):
             pack(folder, out)

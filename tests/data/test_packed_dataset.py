@@ -226,6 +226,7 @@ def test_a_table_that_does_not_fit_the_shards(packed):
         ({"shardlist": [{"url": "../x.tar"}]}, r"the name of a file, received '\.\./x\.tar'"),
         ({"suffixes": ["/etc"]}, "the name of a file"),
         ({"files": {}}, "expected the files"),
+        ({"samples": float("inf")}, "is no index of packed pictures"),
         ({"samples": 24}, r"samples\.npy: expected"),
         ({"splits": {"val": "/etc"}}, "the name of a file"),
         ({"splits": {"val": "val"}}, "expected 'train' for mode Train, received only 'val'"),

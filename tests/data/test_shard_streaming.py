@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -258,6 +259,22 @@ def test_a_shard_that_failed_is_not_asked_for_with_every_picture(server):
     assert server.names().count("shard-000002.tar") <= 2 * transfer.ATTEMPTS
 
 
+def test_of_a_file_that_is_too_large_little_is_fetched(server, monkeypatch):
+    path = server.folder / "packed/shard-000001.tar"
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.truncate(10**8)
+    received, real = [], transfer._write
+    monkeypatch.setattr(
+        transfer,
+        "_write",
+        lambda reply, part, *rest: (real(reply, part, *rest), received.append(part.stat().st_size)),
+    )
+    with pytest.raises(DataError, match=f"is another file: expected {size} bytes, received more"):
+        epochs(opened(server))
+    assert size < max(received) < 10**6
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [("cut", "is truncated: expected {} bytes, received {}"), ("flip", "is damaged: its SHA-256")],
@@ -335,6 +352,27 @@ def test_processes_fetch_a_shard_once_and_wait_for_room(server, tmp_path):
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
     assert sum(path.stat().st_size for path in cached(tmp_path / "home")) <= limit * 1e9
     assert shard_cache.POLL < 1
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path):
+    with locked(tmp_path / "lock"):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+    released = threading.Event()
+
+    def take():
+        with locked(tmp_path / "lock"):
+            released.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        assert released.wait(10)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        thread.join()
 
 
 def wait_for(condition, seconds: float = 20.0) -> bool:

@@ -13,7 +13,7 @@ import pytest
 import support
 
 from ppcls.config import ConfigError
-from ppcls.engine.batch import Mixing, build_reader
+from ppcls.engine.batch import Mixing, build_reader, check_folds
 from ppcls.engine.distributed import World
 from ppcls.engine.handler import Handler
 from ppcls.engine.handlers import default_handlers
@@ -191,6 +191,35 @@ def test_folds_share_the_pictures_out(config_file, pictures):
         evaluated.append(indices(config_file, "Eval", *overrides))
         assert sorted(trained + evaluated[-1]) == list(range(24))
     assert sorted(itertools.chain(*evaluated)) == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluation"),
+    [
+        ("{name: ImageFolder, image_root: a, fold: 1/5}", "{name: ImageFolder, image_root: a}"),
+        (
+            "{name: CSVDataset, image_root: a, csv_path: train.csv, fold: 1/5}",
+            "{name: CSVDataset, image_root: a, csv_path: val.csv, fold: 1/5}",
+        ),
+        (
+            "{name: Cifar10, data_file: a, mode: train, fold: 1/5}",
+            "{name: Cifar10, data_file: a, mode: test, fold: 1/5}",
+        ),
+        (
+            "{name: PackedDataset, root: a, fold: 1/5}",
+            "{name: PackedDataset, root: b, fold: 1/5}",
+        ),
+    ],
+)
+def test_a_fold_of_other_samples_is_refused(config_file, train, evaluation):
+    keys = "DataLoader.Train.dataset", "DataLoader.Eval.dataset"
+    one, other = (
+        f"{key}={text[:-1]}, _replace_: true}}"
+        for key, text in zip(keys, (train, evaluation), strict=True)
+    )
+    with pytest.raises(ConfigError, match="cut from the same samples"):
+        check_folds(support.load(config_file, one, other))
+    check_folds(support.load(config_file, one, one.replace("Train", "Eval")))
 
 
 def test_a_part_that_there_is_not_is_a_mistake_in_the_configuration(config_file):

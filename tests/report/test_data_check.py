@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from html.parser import HTMLParser
@@ -12,10 +13,11 @@ import pytest
 import support
 from PIL import Image
 
-from ppcls.errors import DataError
+from ppcls.errors import DataError, EnvironmentProblem
 from ppcls.report.check_page import SHOWN_GROUPS, check_page
 from ppcls.report.data_check import check, read_groups
 from ppcls.report.findings import KINDS, Limits
+from ppcls.report.page import write
 from ppcls.report.samples import Samples, Split, samples_of_folder, samples_of_lists
 
 SHARED = support.ROOT.parent / "shared" / "data"
@@ -176,6 +178,28 @@ def test_lists_are_splits(folder, tmp_path):
     assert conflict[0]["note"] == "cat | dog"
 
 
+def test_a_label_beyond_all_counting_is_told(folder):
+    (folder / "a.txt").write_text("train/cat/0.png 99999999999\n")
+    with pytest.raises(DataError, match=r"a\.txt:1: .* below .* 1000000, received 99999999999"):
+        samples_of_lists([folder / "a.txt"], None, None, None)
+
+
+def test_a_page_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    page = tmp_path / "check.html"
+    write(page, "before")
+
+    def full(self, data):
+        real(self, data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EnvironmentProblem, match=r"cannot write .*check\.html: No space left"):
+        write(page, "after")
+    assert [path.name for path in tmp_path.iterdir()] == ["check.html"]
+    assert page.read_text() == "before"
+
+
 def test_pixels_and_targets_of_several_classes(tmp_path):
     class Pixels:
         labels = np.float32([[1, 1, 0], [0, 1, 0], [1, 1, 0]])
@@ -213,7 +237,7 @@ def test_groups_are_read_back_for_making_lists(folder, tmp_path):
 
 # The page -----------------------------------------------------------------------------------------
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ import pytest
 import support
 from PIL import Image
 
+from ppcls.report import similar
 from ppcls.report.similar import (
     WEIGHTS,
     grey_copy,
@@ -106,6 +107,16 @@ def test_equal_hashes_of_different_pictures_are_no_copies():
     thumbs[2, 4:12, 6:11] = 255
     links = near_links(np.zeros(3, np.uint64), thumbs.reshape(3, 256), 6)
     assert links.tolist() == [[0, 1]]
+
+
+def test_a_pair_is_compared_once(monkeypatch):
+    compared, real = [], similar._correlations
+    monkeypatch.setattr(
+        similar, "_correlations", lambda one, other: compared.append(len(one)) or real(one, other)
+    )
+    thumbs = np.random.default_rng(0).integers(0, 255, (30, 256), dtype=np.uint8)
+    assert len(near_links(np.full(30, 12345, np.uint64), thumbs, 6)) == 0
+    assert sum(compared) == 30 * 29 // 2
 
 
 def test_many_hashes_are_searched_in_reasonable_time():

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 from pydantic import Field
 
 from ppcls.data.transforms.base import Transform, interval
-from ppcls.data.transforms.policy import Policy
+from ppcls.data.transforms.policy import Policy, as_picture
 from ppcls.errors import ArgumentError
 from ppcls.registry import TRANSFORMS
 
@@ -55,10 +55,14 @@ class ColorJitter(Transform):
         self.prob = prob
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 RGB [height, width, 3] in other colours."""
+        """uint8 RGB [height, width, 3] in other colours.
+
+        Raises:
+            DataError: the pixels are not uint8.
+        """
         if rng.random() >= self.prob:
             return image
-        picture = Image.fromarray(np.ascontiguousarray(image))
+        picture = as_picture(image, type(self).__name__)
         for change in rng.permutation(4):
             picture = self._changed(picture, int(change), rng)
         return np.array(picture)
