@@ -76,7 +76,9 @@ def obtained(archive: Archive, given: Path | None, folder: Path) -> Path:
     if given is not None:
         path = given / archive.name if given.is_dir() else given
         if not path.is_file():
-            raise LayoutError(f"{path} is missing")
+            raise LayoutError(
+                f"{path} is missing; expected {archive.name}, or a folder that holds it"
+            )
     else:
         path = folder / archive.name
         if not path.is_file():

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ppcls.data.datasets.base import OnError
+from ppcls.data.datasets.base import OnError, Source
 from ppcls.data.image import use_one_thread
 from ppcls.data.pipeline import Pipeline
 from ppcls.errors import PPClsError
@@ -30,6 +30,7 @@ class Dataset(Protocol):
     """What the loader asks of a data set; see :class:`ppcls.data.datasets.PictureDataset`."""
 
     pipeline: Pipeline
+    source: Source
     labels: np.ndarray
     class_names: list[str] | None
     on_error: OnError

@@ -15,6 +15,7 @@ from ppcls.data.mixing.base import BatchTransform, batch_generator
 from ppcls.data.pipeline import Pipeline
 from ppcls.data.subsets import chosen
 from ppcls.data.transforms.normalize import ToCHWImage
+from ppcls.data.worker import Dataset
 from ppcls.engine.distributed import World
 from ppcls.errors import ArgumentError, DataError
 from ppcls.registry import Spec
@@ -78,22 +79,26 @@ def build_reader(
         raise config.problem(path, str(error)) from None
 
 
-def check_folds(config: Config) -> None:
+def check_folds(config: Config, train: Dataset, evaluation: Dataset) -> None:
     """Raises ConfigError if a ``fold`` is not cut from the same samples for both readers."""
     section = config.DataLoader
     if section is None or section.Train is None or section.Eval is None:
         return
-    train, evaluation = section.Train.dataset, section.Eval.dataset
-    if train.extra["fold"] is None and evaluation.extra["fold"] is None:
+    specs = section.Train.dataset, section.Eval.dataset
+    if all(spec.extra["fold"] is None for spec in specs):
         return
-    for key in ("fold", *SAMPLES_FROM):
-        one, other = ({**spec.arguments, **spec.extra}.get(key) for spec in (train, evaluation))
-        if one != other:
-            raise config.problem(
-                "DataLoader.Eval.dataset.fold",
-                f"expected the {key} of DataLoader.Train.dataset, {one!r}, received {other!r}:"
-                " a fold is cut from the same samples for both",
-            )
+    found = [{**spec.arguments, **spec.extra} for spec in specs]
+    differs = next((k for k in ("fold", *SAMPLES_FROM) if found[0].get(k) != found[1].get(k)), None)
+    if differs is not None:
+        one, other = (arguments.get(differs) for arguments in found)
+        difference = f"the {differs} of DataLoader.Train.dataset, {one!r}, received {other!r}"
+    elif not np.array_equal(train.source.labels, evaluation.source.labels):
+        difference = "the samples of DataLoader.Train.dataset, received those of an evaluation"
+    else:
+        return
+    path = "DataLoader.Eval.dataset.fold"
+    message = f"expected {difference}: a fold is cut from the same samples for both"
+    raise config.problem(path, message)
 
 
 def _decodes_parts(config: Config, mode: str, decode: str) -> bool:

@@ -225,8 +225,8 @@ class Trainer:
         self._mixing = Mixing.of(self.config, self.world)
         self.eval_reader: DataLoader | None = None
         if self._evaluates:
-            check_folds(self.config)
             self.eval_reader = build_reader(self.config, "Eval", self.world, self.logger)
+            check_folds(self.config, self.reader.dataset, self.eval_reader.dataset)
             names = self.eval_reader.dataset.class_names, self.reader.dataset.class_names
             check_class_names(*names)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -217,9 +218,17 @@ def test_a_fold_of_other_samples_is_refused(config_file, train, evaluation):
         f"{key}={text[:-1]}, _replace_: true}}"
         for key, text in zip(keys, (train, evaluation), strict=True)
     )
+    dataset = SimpleNamespace(source=SimpleNamespace(labels=np.arange(5)))
     with pytest.raises(ConfigError, match="cut from the same samples"):
-        check_folds(support.load(config_file, one, other))
-    check_folds(support.load(config_file, one, one.replace("Train", "Eval")))
+        check_folds(support.load(config_file, one, other), dataset, dataset)
+    check_folds(support.load(config_file, one, one.replace("Train", "Eval")), dataset, dataset)
+
+
+def test_a_fold_of_a_folder_that_keeps_the_evaluation_apart_is_refused(config_file):
+    """Its ``train/`` and ``val/`` are two sets of samples already."""
+    folds = [f"DataLoader.{mode}.dataset.fold=1/4" for mode in ("Train", "Eval")]
+    with pytest.raises(ConfigError, match="received those of an evaluation"):
+        support.train(config_file, *folds)
 
 
 def test_a_part_that_there_is_not_is_a_mistake_in_the_configuration(config_file):
