@@ -10,6 +10,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -90,8 +91,17 @@ def obtained(archive: Archive, given: Path | None, folder: Path) -> Path:
 def _fetch(archive: Archive, path: Path) -> None:
     if not archive.url:
         raise LayoutError(f"{path} is missing; --help says where it comes from")
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    download(quoted(archive.url), path, lambda part: _difference(part, archive))
+    try:
+        download(
+            quoted(archive.url), path, lambda part: _difference(part, archive), is_published=True
+        )
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # unless it holds a part that the next call goes on with
+                path.parent.rmdir()
+        raise
     _note(path, archive, path.parent)
 
 

@@ -10,16 +10,19 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
 from archives import BLOCK, LayoutError, progress, run_script, say, warn, written
 
-from ppcls.data.lists import LABEL_MAP, Lists, make_lists, write_lists
+if TYPE_CHECKING:
+    from ppcls.data.lists import Lists
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "quick_start"
 CONFIG = "photos.yaml"
 FEW = 20
+LABEL_MAP = "label_map.txt"
+# What phones and cameras write, and this project does not read.
+EXPORTED = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".jxl")
 GUIDE = """what it takes
     photos/cat/001.jpg ...      photos/dog/001.jpg ...      a folder for each class
 
@@ -30,7 +33,8 @@ what it writes beside them
     train_list.txt, val_list.txt    one in five photos of each class is kept for testing; copies of
                                     a photo (equal to the byte) are never parted
     label_map.txt                   the names of the classes
-    photos.yaml                     a configuration to train with
+    photos.yaml                     a configuration to train with; its paths are those of the folder
+                                    that this is called in, and results go to output/<PHOTOS>/
 
   Photos are neither changed nor moved. What is there is kept unless told --force.
 
@@ -67,6 +71,8 @@ def _digest(file: Path) -> bytes:
 
 def drawn(root: Path, val: float, seed: int) -> tuple[Lists, list[list[Path]]]:
     """The lists, and the groups of equal photos."""
+    from ppcls.data.lists import make_lists  # NumPy, OpenCV and Pillow, which take their time
+
     every = make_lists(root, val, seed=seed)
     files = [root / entry.path for entries in every.splits.values() for entry in entries]
     same = copies(files)
@@ -76,22 +82,29 @@ def drawn(root: Path, val: float, seed: int) -> tuple[Lists, list[list[Path]]]:
 
 def configuration(root: Path, class_num: int, base: str) -> str:
     """A configuration that trains on the lists of ``root``, as YAML."""
+    import yaml
+
+    here = Path.cwd()
+    shown = root.relative_to(here) if root.is_relative_to(here) else root
 
     def reader(split: str) -> dict[str, Any]:
-        lists = {"cls_label_path": str(root / f"{split}_list.txt")}
-        return {"dataset": {"name": "ImageNetDataset", "image_root": str(root), **lists}}
+        lists = {"cls_label_path": str(shown / f"{split}_list.txt")}
+        return {"dataset": {"name": "ImageNetDataset", "image_root": str(shown), **lists}}
 
     tree = {
         "_base_": os.path.relpath(CONFIGS / base, root),
+        "Global": {"output_dir": f"output/{root.name or 'photos'}"},
         "Arch": {"class_num": class_num},
         "DataLoader": {"Train": reader("train"), "Eval": reader("val")},
-        "Infer": {"PostProcess": {"class_id_map_file": str(root / LABEL_MAP)}},
+        "Infer": {"PostProcess": {"class_id_map_file": str(shown / LABEL_MAP)}},
     }
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes what is not there, and says what to type next."""
+    from ppcls.data.lists import write_lists
+
     root = arguments.photos.resolve()
     if not root.is_dir():
         raise LayoutError(f"{arguments.photos} is no folder; --help shows the layout")
@@ -104,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_lists(lists, root, force=arguments.force)
         class_num = len(lists.class_names)
         report(lists, same)
+        report_unread(root, lists)
     config = root / CONFIG
     if not config.exists() or arguments.force:
         base = "photos.yaml" if arguments.from_scratch else "photos_pretrained.yaml"
@@ -120,14 +134,42 @@ def report(lists: Lists, same: list[list[Path]]) -> None:
         count = sum(map(len, same))
         first = " and ".join(file.name for file in same[0][:2])
         say(f"{count} photos are copies of one another, such as {first}; they are kept together")
+    entries = [entry for split in lists.splits.values() for entry in split]
+    classes = {lists.root / entry.path: lists.class_names[entry.label] for entry in entries}
     for group in same:
-        folders = sorted({file.parent.name for file in group})
+        folders = sorted({classes[file] for file in group})
         if len(folders) > 1:
             warn(f"{group[0].name} is in several classes: {', '.join(folders)}")
     labels = [entry.label for entry in lists.splits["train"]]
     for label, name in enumerate(lists.class_names):
         if labels.count(label) < FEW:
             warn(f"class '{name}' has {labels.count(label)} photos to train on; 50 are a start")
+
+
+def report_unread(root: Path, lists: Lists) -> None:
+    """Warns of what lies beside the photos, and is in no list."""
+    from ppcls.data.datasets import PICTURE_SUFFIXES
+    from ppcls.report.samples import samples_of_folder
+
+    found = [(s.name, Path(file)) for s in samples_of_folder(root).splits for file in s.left_out]
+    files = [file for split, file in found if split in lists.splits or split == root.name]
+    outside = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    foreign = [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
+    foreign.sort(key=lambda file: file.suffix.lower() not in EXPORTED)
+    if outside:
+        warn(f"{_unread(outside)} (in no folder of a class)")
+    if foreign:
+        is_photo = foreign[0].suffix.lower() in EXPORTED
+        warn(_unread(foreign) + " (let the phone export JPEG)" * is_photo)
+    if (root / "train").is_dir():
+        for name in ("valid", "validation"):
+            if (root / name).is_dir():
+                warn(f"{root / name} is not read: call it 'val' if you want to test with it")
+
+
+def _unread(files: list[Path]) -> str:
+    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    return f"{count} not read, such as {files[0].name}"
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -15,6 +16,7 @@ from typing import Any
 
 from ppcls import __version__
 from ppcls.cli_data import add_data_commands
+from ppcls.cli_start import load, starting
 from ppcls.errors import PPClsError, UnknownName, UsageError
 
 INTERRUPTED = 130
@@ -29,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0 (done), 1 (failed), 2 (wrong usage), 130 or 143 (stopped)."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be anything
-    options = _parser().parse_args(arguments)
+    with starting():
+        options = _parser().parse_args(arguments)
+        options.started = time.time()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return options.run(options)
@@ -55,16 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = _load(options)
-    from ppcls.engine.trainer import Trainer
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.engine.trainer import Trainer
 
     Trainer(config).fit()
     return 0
 
 
 def _eval(options: argparse.Namespace) -> int:
-    config = _load(options)
-    from ppcls.engine.evaluator import Evaluator
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.engine.evaluator import Evaluator
 
     Evaluator(config, options.allow_random).run()
     return 0
@@ -72,7 +78,8 @@ def _eval(options: argparse.Namespace) -> int:
 
 def _infer(options: argparse.Namespace) -> int:
     source, images = _infer_source(options)
-    from ppcls.engine.predictor import Predictor
+    with starting():
+        from ppcls.engine.predictor import Predictor
 
     failed = False
     for answers in Predictor(source, options.allow_random).batches(images):
@@ -87,7 +94,7 @@ def _infer_source(options: argparse.Namespace) -> tuple[Any, list[str]]:
     """The configuration or exported folder to predict with, and the pictures."""
     folder, images = options.model, options.images
     if options.config:
-        config = _load(options)
+        config = load(options.config, options.override)
         folder = folder or (config.Infer.model_dir if config.Infer else None)
         if not images and config.Infer and config.Infer.infer_imgs:
             images = [config.Infer.infer_imgs]
@@ -119,27 +126,26 @@ def _infer_overrides(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def _export(options: argparse.Namespace) -> int:
-    config = _load(options)
-    from ppcls.engine.exporter import export_model
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.engine.exporter import export_model
 
     export_model(config, options.allow_random)
     return 0
 
 
 def _config_show(options: argparse.Namespace) -> int:
-    sys.stdout.write(_load(options).to_yaml(origins=not options.plain))
+    sys.stdout.write(load(options.config, options.override).to_yaml(origins=not options.plain))
     return 0
 
 
 def _config_check(options: argparse.Namespace) -> int:
-    from ppcls.config import ConfigError, load_config
-    from ppcls.engine.device import require_paddle
+    from ppcls.config import ConfigError
 
-    require_paddle()
     code = 0
     for path in options.files:
         try:
-            config = load_config(path, options.override)
+            config = load(path, options.override)
         except ConfigError as error:
             _report(error, options)
             code = error.exit_code
@@ -151,7 +157,8 @@ def _config_check(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from ppcls import zoo
+    with starting():
+        from ppcls import zoo
 
     try:
         rows = zoo.models(options.pattern)
@@ -162,10 +169,11 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from ppcls.engine.device import require_paddle
+    with starting():
+        from ppcls.engine.device import require_paddle
 
-    require_paddle()
-    from ppcls.weights import commands
+        require_paddle()
+        from ppcls.weights import commands
 
     match options.action:
         case "inspect":
@@ -176,14 +184,6 @@ def _weights(options: argparse.Namespace) -> int:
             return commands.diff(options.one, options.other)
         case _:
             return commands.average(options.out, options.files)
-
-
-def _load(options: argparse.Namespace) -> Any:
-    from ppcls.config import load_config
-    from ppcls.engine.device import require_paddle
-
-    require_paddle()
-    return load_config(options.config, options.override)
 
 
 # Errors ------------------------------------------------------------------------------------------
@@ -230,9 +230,17 @@ def _where_to_resume(options: argparse.Namespace) -> str:
     if resume := getattr(options, "resume", None):
         return resume
     folder = _run_folder(options) if options.run is _train else None
-    if folder is None or not (folder / "latest").is_dir():
+    if folder is None or _changed(folder / "latest") < options.started:  # or it is an older run's
         return "nothing was saved"
     return f"go on with -o Global.checkpoints={folder / 'latest'}"
+
+
+def _changed(folder: Path) -> float:
+    """When something was last written there, in seconds since 1970; 0 if there is none."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 # The command line --------------------------------------------------------------------------------

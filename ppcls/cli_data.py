@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ppcls.cli_start import load, starting
 from ppcls.errors import ArgumentError, UsageError
 
 CONFIG = "configs/quick_start/photos.yaml"
@@ -28,9 +29,10 @@ def add_data_commands(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ppcls.report.data_check import check, find_samples
-    from ppcls.report.findings import Limits
-    from ppcls.report.similar import LARGEST_DISTANCE
+    with starting():
+        from ppcls.report.data_check import check, find_samples
+        from ppcls.report.findings import Limits
+        from ppcls.report.similar import LARGEST_DISTANCE
 
     if not 0 <= options.near <= LARGEST_DISTANCE:
         raise UsageError(f"--near: expected 0 to {LARGEST_DISTANCE}, received {options.near}")
@@ -48,7 +50,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from ppcls.data.lists import make_lists, write_lists
+    with starting():
+        from ppcls.data.lists import make_lists, write_lists
+        from ppcls.report.listing import summary
 
     if options.group is not None and options.together is not None:
         raise UsageError("expected --group or --together, received both")
@@ -63,15 +67,14 @@ def _list(options: argparse.Namespace) -> int:
         raise UsageError(f"--{error.argument}: {error}") from error
     out = Path(options.out) if options.out else root
     files = write_lists(lists, out, options.force)
-    from ppcls.report.listing import summary
-
     sys.stdout.write(summary(lists, files))
     return 0
 
 
 def _browse(options: argparse.Namespace) -> int:
-    config = _load(options.config, options.override)
-    from ppcls.report.browse import View, browse
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.report.browse import View, browse
 
     view = View(options.mode, options.count, options.repeat, options.original, options.epoch)
     browse(config, view, Path(options.out))
@@ -79,15 +82,18 @@ def _browse(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    config = _load(options.config, options.override)
-    from ppcls.engine.doctor import diagnose
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.engine.doctor import diagnose
 
     sys.stdout.write(diagnose(config, batches=options.batches).rstrip("\n") + "\n")
     return 0
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from ppcls.data.pack import pack
+    with starting():
+        from ppcls.data.pack import pack
+        from ppcls.report.page import counted, shown
 
     try:
         done = pack(
@@ -105,22 +111,13 @@ def _pack(options: argparse.Namespace) -> int:
         )
     except ArgumentError as error:
         raise UsageError(f"{error.argument}: {error}") from error
-    from ppcls.report.page import shown
-
     for reason in done.skipped:
         sys.stderr.write(f"left out: {shown(reason)}\n")
-    shards = "1 shard" if done.shards == 1 else f"{done.shards:,} shards"
-    size = f"{done.bytes / 1e6:,.1f} MB"
-    sys.stdout.write(f"{done.out}: {done.samples:,} pictures in {shards}, {size}\n")
+    for folder in done.not_packed:
+        sys.stderr.write(f"not packed: {shown(folder)} (only train/ and val/ are)\n")
+    held = f"{counted(done.samples, 'picture')} in {counted(done.shards, 'shard')}"
+    sys.stdout.write(f"{done.out}: {held}, {done.bytes / 1e6:,.1f} MB\n")
     return 0
-
-
-def _load(path: str, overrides: list[str]) -> Any:
-    from ppcls.config import load_config
-    from ppcls.engine.device import require_paddle
-
-    require_paddle()
-    return load_config(path, overrides)
 
 
 # The command line --------------------------------------------------------------------------------

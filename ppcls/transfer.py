@@ -35,11 +35,23 @@ class TransferError(PPClsError):
     """A file on the web that cannot be had."""
 
 
-class _Refused(Exception):
+class WholeFilesOnly(TransferError):
+    """A part was asked for, of a server that gives whole files only."""
+
+
+class _Failure(Exception):
+    """Why a file did not come; ``hint`` says what may be wrong with its address."""
+
+    def __init__(self, reason: str, hint: str = ""):
+        super().__init__(reason)
+        self.hint = hint
+
+
+class _Refused(_Failure):
     """The file cannot be had; another attempt would not help."""
 
 
-class _Interrupted(Exception):
+class _Interrupted(_Failure):
     """The transfer did not come to its end; another attempt may."""
 
 
@@ -93,6 +105,7 @@ def download(
     wrong: Callable[[Path], str],
     is_quiet: bool = False,
     size: int | None = None,
+    is_published: bool = False,
 ) -> None:
     """Downloads a file; what a broken transfer has left is gone on with, if the server can.
 
@@ -102,6 +115,7 @@ def download(
         wrong: says of the whole file in which way it is another one than was meant.
         is_quiet: shows no progress.
         size: bytes that the file should have; of a larger one not much more is fetched.
+        is_published: the address is known to be right: it is not one that a person has typed.
 
     Raises:
         TransferError: it cannot be had, or is the wrong one.
@@ -113,10 +127,9 @@ def download(
     try:
         _repeated(lambda: _transfer(address, part, is_quiet, size))
     except _Refused as error:
-        raise TransferError(
-            f"cannot download {address}: {error}; where there is a network, fetch it by hand "
-            f"and put it at {target}"
-        ) from None
+        hint = "" if is_published else error.hint
+        hint = hint or f"where there is a network, fetch it by hand and put it at {target}"
+        raise TransferError(f"cannot download {address}: {error}; {hint}") from None
     if found := wrong(part):
         part.unlink(missing_ok=True)
         raise TransferError(f"{address}: {found}; it was removed")
@@ -131,13 +144,15 @@ def read_range(address: str, start: int, size: int) -> bytes:
         address: as :func:`quoted` gives it.
 
     Raises:
-        TransferError: it cannot be had, or the server gives whole files only.
+        TransferError: it cannot be had; WholeFilesOnly if the server gives no parts of it.
     """
 
     def read() -> bytes:
         with _opened(address, {"Range": f"bytes={start}-{start + size - 1}"}) as reply:
             if reply.status != 206:
-                raise _Refused("the server gives whole files only, no parts of them")
+                raise WholeFilesOnly(
+                    f"cannot read {address}: the server gives whole files only, no parts of them"
+                )
             if not reply.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise _Interrupted("the server sent another part than asked for")
             data: bytes = reply.read(size)
@@ -149,7 +164,8 @@ def read_range(address: str, start: int, size: int) -> bytes:
     try:
         return _repeated(read)
     except _Refused as error:
-        raise TransferError(f"cannot read {address}: {error}") from None
+        hint = f"; {error.hint}" if error.hint else ""
+        raise TransferError(f"cannot read {address}: {error}{hint}") from None
     except OSError as error:
         raise TransferError(f"cannot read {address}: {error.strerror or error}") from None
 
@@ -162,8 +178,8 @@ def _repeated(attempt: Callable[[], T]) -> T:
         try:
             return attempt()
         except _Interrupted as error:
-            reason = str(error)
-    raise _Refused(reason)
+            last = error
+    raise _Refused(str(last), last.hint)
 
 
 @contextmanager
@@ -177,7 +193,8 @@ def _opened(address: str, headers: dict[str, str]) -> Iterator[Any]:
             yield reply
     except urllib.error.HTTPError as error:
         kind = _Interrupted if error.code in (416, *TRY_AGAIN) else _Refused
-        raise kind(f"{error.code} {error.reason}") from None
+        hint = "is the address right?" if error.code in (404, 410) else ""
+        raise kind(f"{error.code} {error.reason}", hint) from None
     except (ValueError, http.client.InvalidURL) as error:  # another attempt would say the same
         raise _Refused(str(error)) from None
     except (OSError, http.client.HTTPException) as error:
@@ -186,7 +203,9 @@ def _opened(address: str, headers: dict[str, str]) -> Iterator[Any]:
         reason = getattr(error, "reason", error)
         if isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME:
             raise _Refused(str(reason)) from None
-        raise _Interrupted(str(reason) or type(error).__name__) from None
+        is_closed = isinstance(reason, ConnectionRefusedError)
+        hint = "the server does not answer there: does it run, at this port?" if is_closed else ""
+        raise _Interrupted(str(reason) or type(error).__name__, hint) from None
 
 
 def _transfer(address: str, part: Path, is_quiet: bool, size: int | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ppcls.config.check import Checker
 from ppcls.config.compose import compose
-from ppcls.config.problems import ConfigError, Origin, Problem
+from ppcls.config.problems import DEFAULT, ConfigError, Origin, Problem
 from ppcls.config.render import render
 from ppcls.config.schema import ConfigSchema
 from ppcls.config.source import Node
@@ -47,14 +47,15 @@ class Config(ConfigSchema):
         return [self._at(path) for path in paths]
 
     def problem(self, path: str, message: str) -> ConfigError:
-        """A ConfigError that points at the line of the value at ``path``."""
+        """A ConfigError that points at the line of the value at ``path``, or of what lacks it."""
         node = self.tree or Node({}, Origin(self.path))
         origin = node.origin
         for key in path.split("."):
             if not isinstance(node.value, dict) or key not in node.value:
                 break
             node = node.value[key]
-            origin = node.origin
+            if node.origin != DEFAULT:
+                origin = node.origin
         return ConfigError([Problem(origin, path, message)])
 
     def warning(self) -> str | None:

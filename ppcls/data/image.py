@@ -212,6 +212,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise DecodeError(
             f"expected a picture ({', '.join(FORMATS)}), received bytes that start with {start!r}"
         ) from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+        raise DecodeError(
+            f"expected at most {max_pixels} pixels, received more than {most}"
+        ) from error
     except Exception as error:  # for broken headers Pillow raises a dozen types
         raise DecodeError(_reason(error)) from error
     _check_pixels(*picture.size, max_pixels)

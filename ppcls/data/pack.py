@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppcls.data.datasets.base import PictureDataset, Source
-from ppcls.data.datasets.folders import SPLITS, read_folders
+from ppcls.data.datasets.folders import EVAL_NAMES, SPLITS, read_folders
 from ppcls.data.datasets.listfile import read_list
 from ppcls.data.packing import Packing, Settings, as_json, commit
 from ppcls.data.shards import FORMAT, INDEX_FILE, VERSION
@@ -23,6 +23,7 @@ class PackSummary:
     Attributes:
         bytes: of all shards.
         skipped: where each left-out picture is, and why (``on_error="skip"``).
+        not_packed: folders beside ``train/`` and ``val/`` that look like further splits.
     """
 
     out: str
@@ -30,6 +31,7 @@ class PackSummary:
     shards: int = 0
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)
+    not_packed: list[str] = field(default_factory=list)
 
 
 def pack(
@@ -92,6 +94,7 @@ def pack(
         if Path(source).resolve() in out.resolve().parents:  # it would become a class
             raise ArgumentError("out", f"expected a folder outside {source}, received {out}")
         return _packed(read_folders(str(source), "Train"), out, *options)
+    others = [Path(source) / name for name in EVAL_NAMES if name not in SPLITS.values()]
     tables = {SPLITS[mode]: read_folders(str(source), mode) for mode in modes}
     parts = [_packed(table, out / split, *options) for split, table in tables.items()]
     tree = {"format": FORMAT, "version": VERSION, "splits": {split: split for split in tables}}
@@ -105,6 +108,7 @@ def pack(
         sum(part.shards for part in parts),
         sum(part.bytes for part in parts),
         [text for part in parts for text in part.skipped],
+        [str(folder) for folder in others if folder.is_dir()],
     )
 
 

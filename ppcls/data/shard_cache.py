@@ -19,7 +19,15 @@ from ppcls.data.shard_ahead import Ahead, Marks
 from ppcls.data.shard_files import OPEN_FILES
 from ppcls.data.shards import INDEX_FILE, Index, Shard, digest_of, parse_index
 from ppcls.errors import ArgumentError, DataError, EnvironmentProblem
-from ppcls.transfer import TransferError, download, place_below, quoted, read_range, split
+from ppcls.transfer import (
+    TransferError,
+    WholeFilesOnly,
+    download,
+    place_below,
+    quoted,
+    read_range,
+    split,
+)
 
 AHEAD = 2  # shards that are fetched before they are read
 POLL = 0.05  # seconds between two looks whether there is room
@@ -93,8 +101,8 @@ class CachedShards:
         if limit < largest:
             raise ArgumentError(
                 "cache_gb",
-                f"expected 0 or at least {largest / 1e9:.3g}, the size of the largest shard of"
-                f" {root}, received {limit / 1e9:.3g}",
+                f"expected a cache_gb of 0 or at least {largest / 1e9:.3g}, the size of the largest"
+                f" shard of {root}, received {limit / 1e9:.3g}",
             )
         self._root, self._shards = root, shards
         self._folder, self._limit = folder, limit
@@ -221,6 +229,8 @@ class RangedShards:
         wanted = max(size, min(BLOCK, self._shards[shard].bytes - start)) if is_next else size
         try:
             data = read_range(quoted(self.where(shard)), start, wanted)
+        except WholeFilesOnly as error:
+            raise DataError(f"{error}, which cache_gb: 0 needs; set cache_gb above 0") from None
         except TransferError as error:
             raise DataError(str(error)) from None
         if is_next:

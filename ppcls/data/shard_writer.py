@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data.datasets.base import Source
-from ppcls.data.image import FORMATS, decode, resize
+from ppcls.data.image import FORMATS, MAX_PIXELS, decode, resize
+from ppcls.data.jpeg import read_header
 from ppcls.data.shards import HEADER
 from ppcls.errors import DataError, EnvironmentProblem
 
@@ -208,8 +209,16 @@ def _file_of(
     if len(content) > LARGEST:
         raise DataError(f"expected less than 4 GiB, received {len(content)} bytes")
     if short_side is None or _short_side(content) <= short_side:
+        _check_decodes(content)
         return content, suffix_of(path)
     return _encoded(_shrunk(decode(content), short_side), "JPEG", quality=quality), "jpg"
+
+
+def _check_decodes(data: bytes) -> None:
+    """Raises DecodeError unless it is a picture; of most JPEGs the structure is enough."""
+    header = read_header(data)
+    if header is None or header.width * header.height > MAX_PIXELS:
+        decode(data)
 
 
 def _short_side(data: bytes) -> int:

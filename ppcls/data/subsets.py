@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ def chosen(
     fold: str | None = None,
     mode: Literal["Train", "Eval"],
     seed: int,
+    warn: Callable[[str], Any] = logger.warning,
 ) -> np.ndarray | None:
     """Which samples a data set keeps. Depends on the labels, the seed and these arguments only.
 
@@ -40,6 +42,7 @@ def chosen(
             sections have to name the same samples, as the parts are made from their labels. Parts
             differ by one sample at most, and so do the samples of each class in them.
         mode: which side of the fold.
+        warn: called with what does not stop a run, but is often not meant.
 
     Returns:
         Sorted indices, int64 [M]; None if nothing is to be left out.
@@ -54,10 +57,10 @@ def chosen(
     kept = np.arange(len(labels))
     if fold is not None:
         number, folds = fold_of(fold)
-        fold_numbers = _folds(labels, folds, seed)
+        fold_numbers = _folds(labels, folds, seed, warn)
         kept = np.flatnonzero((fold_numbers == number - 1) == (mode == "Eval"))
     if few_shot is not None:
-        kept = kept[_few(labels[kept], few_shot, seed)]
+        kept = kept[_few(labels[kept], few_shot, seed, warn)]
     if subset is not None:
         kept = kept[_part(labels[kept], subset, seed)]
     return kept
@@ -78,7 +81,7 @@ def fold_of(text: str) -> tuple[int, int]:
     return number, folds
 
 
-def _folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def _folds(labels: np.ndarray, folds: int, seed: int, warn: Callable[[str], Any]) -> np.ndarray:
     """int64 [N]: the fold of each sample, from 0."""
     if len(labels) < folds:
         raise ArgumentError(
@@ -88,7 +91,7 @@ def _folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     order, counts = _by_class(labels, rng)
     scarce = int(np.count_nonzero(counts < folds))
     if labels.ndim == 1 and scarce:
-        logger.warning(
+        warn(
             f"fold: {scarce} of {len(counts)} classes have fewer than {folds} samples:"
             " some folds have none of them"
         )
@@ -98,7 +101,7 @@ def _folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return result
 
 
-def _few(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+def _few(labels: np.ndarray, number: int, seed: int, warn: Callable[[str], Any]) -> np.ndarray:
     if number < 1:
         raise ArgumentError("few_shot", f"expected an integer >= 1, received {number}")
     if labels.ndim != 1:
@@ -108,7 +111,7 @@ def _few(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
     order, counts = _by_class(labels, _generator(seed, PART))
     scarce = int(np.count_nonzero(counts < number))
     if scarce:
-        logger.warning(
+        warn(
             f"few_shot: {scarce} of {len(counts)} classes have fewer than {number} samples,"
             f" the smallest {counts.min()}"
         )

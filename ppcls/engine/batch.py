@@ -44,14 +44,15 @@ def build_reader(
 
     Raises:
         DataError: a path is missing, or a list or folder is wrong.
-        ConfigError: the sampler does not suit the data set, or there is no such part of it.
+        ConfigError: an argument of the data set cannot be used, the sampler does not suit the
+            data set, or there is no such part of it.
     """
     section = getattr(config.DataLoader, mode)
     class_num = config.Arch.arguments["class_num"]
-    dataset: PictureDataset = section.dataset.build(class_num=class_num, mode=mode)
+    dataset = _dataset(config, mode, class_num)
     if mode == "Train":
         _check_classes(dataset, class_num, logger)
-    _keep_part(dataset, config, mode)
+    _keep_part(dataset, config, mode, logger)
     dataset.epochs = config.Global.epochs if mode == "Train" else 1
     dataset.pipeline.decodes_parts = _decodes_parts(config, mode, section.loader.decode)
     seed = config.Global.seed
@@ -77,6 +78,25 @@ def build_reader(
         part = "loader" if error.argument == "num_workers" else "sampler"
         path = f"DataLoader.{mode}.{part}.{error.argument}"
         raise config.problem(path, str(error)) from None
+
+
+def _dataset(config: Config, mode: Literal["Train", "Eval"], class_num: int) -> PictureDataset:
+    """The data set; its errors say where the configuration names it."""
+    spec: Spec = getattr(config.DataLoader, mode).dataset
+    place = f"DataLoader.{mode}.dataset"
+    try:
+        dataset: PictureDataset = spec.build(class_num=class_num, mode=mode)
+        return dataset
+    except ArgumentError as error:
+        raise config.problem(f"{place}.{error.argument}", str(error)) from None
+    except DataError as error:
+        argument, _, text = str(error).partition(": ")
+        if argument not in spec.arguments:
+            argument, text = "", str(error)
+        path = f"{place}.{argument}" if argument else place
+        # Many lines have places of their own, and stay whole.
+        text = f"cannot be used:\n{text}" if "\n" in text else text
+        raise DataError(str(config.problem(path, text))) from error
 
 
 def check_folds(config: Config, train: Dataset, evaluation: Dataset) -> None:
@@ -122,14 +142,18 @@ def _check_classes(dataset: PictureDataset, class_num: int, logger: logging.Logg
         logger.warning(f"Arch.class_num is {class_num}, but the highest label is {highest}")
 
 
-def _keep_part(dataset: PictureDataset, config: Config, mode: Literal["Train", "Eval"]) -> None:
+def _keep_part(
+    dataset: PictureDataset, config: Config, mode: Literal["Train", "Eval"], logger: logging.Logger
+) -> None:
     """Leaves the samples that ``subset``, ``few_shot`` and ``fold`` say."""
     extra = getattr(config.DataLoader, mode).dataset.extra
     wanted = {key: extra[key] for key in ("subset", "few_shot", "fold")}
     if all(value is None for value in wanted.values()):
         return
     try:
-        indices = chosen(dataset.labels, **wanted, mode=mode, seed=config.Global.seed)
+        indices = chosen(
+            dataset.labels, **wanted, mode=mode, seed=config.Global.seed, warn=logger.warning
+        )
     except ArgumentError as error:
         path = f"DataLoader.{mode}.dataset.{error.argument}"
         raise config.problem(path, str(error)) from None

@@ -112,6 +112,11 @@ class Figures:
         """Pictures a second that the network takes if they are there."""
         return 1 / (self.copying + self.computing)
 
+    @property
+    def lost(self) -> float:
+        """Part of the network's rate that reading costs."""
+        return 1 - self.together / self.network
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -150,10 +155,9 @@ def verdict(figures: Figures) -> str:
     ratio = figures.delivered / figures.network
     if ratio < 1 - NEAR:
         return f"The reader is the limit: {reader}, {network} if they are there; {part}."
-    lost = 1 - figures.together / figures.network
     if ratio < 1 + NEAR:
         return f"Reader and network are balanced: {reader}, {network}; {part}."
-    if lost < COSTLY:
+    if figures.lost < COSTLY:
         return f"The network is the limit: {network}, {reader}."
     why = (
         "both share the cores"
@@ -164,7 +168,7 @@ def verdict(figures: Figures) -> str:
     )
     return (
         f"The network is the limit: {network}, {reader}. But {why}, so that training runs at "
-        f"{figures.together:.0f} img/s: reading costs {lost:.0%}; {part}."
+        f"{figures.together:.0f} img/s: reading costs {figures.lost:.0%}; {part}."
     )
 
 
@@ -184,6 +188,18 @@ def workers(count: int) -> str:
 
 
 # Suggestions -------------------------------------------------------------------------------------
+
+
+def without_suggestions(figures: Figures) -> str:
+    """What to say where :func:`suggestions` finds none, in agreement with :func:`verdict`."""
+    if figures.delivered >= figures.network * (1 - NEAR) and figures.lost < COSTLY:
+        return "No change of reading would make training noticeably faster."
+    where = "more processor cores" if figures.device == "gpu" else "more processor cores or a GPU"
+    return (
+        "Reading costs time, but none of the usual changes (more workers, packed or smaller "
+        "files, decoding only the crop, less augmentation) would save noticeably much of it "
+        f"here; {where} may."
+    )
 
 
 def suggestions(figures: Figures) -> list[tuple[str, float]]:

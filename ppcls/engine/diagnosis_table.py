@@ -9,6 +9,7 @@ from ppcls.engine.diagnosis import (
     Figures,
     suggestions,
     verdict,
+    without_suggestions,
     workers,
 )
 
@@ -21,7 +22,7 @@ def report(figures: Figures, name: str = "the network") -> str:
         lines += ["", "What would change that (training, as estimated from these figures):"]
         lines += [f"  {rate:>8.0f} img/s  {text}" for text, rate in changes]
     else:
-        lines += ["", "No change of reading would make training noticeably faster."]
+        lines += ["", without_suggestions(figures)]
     return "\n".join([*lines, *_notes(figures)]) + "\n"
 
 
@@ -78,7 +79,8 @@ def _notes(figures: Figures) -> list[str]:
     p = figures.pictures
     notes = [""]
     if p.unreadable:
-        notes.append(f"{p.unreadable} pictures cannot be read, e.g. {p.example}")
+        pictures = "1 picture" if p.unreadable == 1 else f"{p.unreadable} pictures"
+        notes.append(f"{pictures} cannot be read, e.g. {p.example}")
     notes.append(
         "Files that were read a short while ago come from memory: a first epoch may take longer."
     )

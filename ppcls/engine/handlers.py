@@ -128,6 +128,19 @@ class Log(Handler):
         trainer.logger.info(log.train_average_line(epoch, epochs, values))
         trainer.emit("scalars", "train_avg", values)
 
+    def fit_end(self, trainer: Trainer) -> None:
+        """Says where the results are, and how to use them."""
+        state, folder = trainer.state, trainer.folder
+        line = ""
+        if state.best_metric is not None and (folder / "best_model").is_dir():
+            name = build_metric(trainer.config, "Eval").main_name
+            how = f"{name} {state.best_metric:.5f} in epoch {state.best_epoch}"
+            line = log.result_line(folder, "best_model", how, trainer.config)
+        elif (folder / "latest").is_dir():
+            line = log.result_line(folder, "latest", f"epoch {state.epoch}", trainer.config)
+        if line:
+            trainer.logger.info(line)
+
     def _sums(self) -> np.ndarray:
         metric = self._metric.state() if self._metric else np.zeros(0)
         sums = np.concatenate([self._mean.state(), metric])

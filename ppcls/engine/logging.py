@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -121,3 +122,17 @@ def eval_average_line(epoch: int, scalars: Mapping[str, float]) -> str:
 def best_line(epoch: int, metric: float) -> str:
     """The best result so far."""
     return f"[Eval][Epoch {epoch}][best metric: {metric:.5f}]"
+
+
+def result_line(folder: Path, name: str, how: str, config: Config) -> str:
+    """Where a run's result lies, and the command that uses it.
+
+    The configuration that the run has written holds what was overridden on the command line, too.
+    """
+    weights = folder / name
+    line = f"{name.replace('_', ' ')}: {weights} ({how})"
+    if config.Infer is None:
+        return line
+    command = ["ppcls", "infer", "-c", folder / "config.yaml"]
+    command += ["-o", f"Global.pretrained_model={weights}"]
+    return f"{line}; {shlex.join(map(str, command))} PHOTO"

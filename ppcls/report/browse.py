@@ -24,7 +24,7 @@ from ppcls.engine.distributed import World
 from ppcls.engine.logging import make_logger
 from ppcls.errors import DataError
 from ppcls.report.grid import Tile, as_html, as_png
-from ppcls.report.page import document, text, write
+from ppcls.report.page import counted, document, text, write
 from ppcls.report.samples import class_names_of
 
 COLUMNS = 8  # at most, where rows have no meaning of their own
@@ -71,7 +71,7 @@ def browse(config: Config, view: View, out: Path) -> None:
     note = f"<p>{text(what)}After all transforms, with the normalisation undone.</p>\n"
     write(out / "browse.png", as_png(rows))
     write(out / "browse.html", document(title, note + as_html(rows)))
-    sys.stdout.write(f"{sum(map(len, rows))} pictures: {out / 'browse.png'}, ")
+    sys.stdout.write(f"{counted(sum(map(len, rows)), 'picture')}: {out / 'browse.png'}, ")
     sys.stdout.write(f"{out / 'browse.html'}\n")
 
 
@@ -170,7 +170,7 @@ def restored(images: np.ndarray, pipeline: Pipeline) -> np.ndarray:
 
 
 def target_text(target: np.ndarray, names: list[str]) -> str:
-    """A target as a person writes it: ``cat``, ``cat, dog`` (both), or ``cat 0.70 + dog 0.30``.
+    """A target as a person writes it: ``cat``, ``cat, dog`` (both), or ``0.70 x cat + 0.30 x dog``.
 
     Args:
         target: int64 [], or float32 [classes].
@@ -185,6 +185,6 @@ def target_text(target: np.ndarray, names: list[str]) -> str:
     order = order[target[order] >= LEAST_SHARE]
     if (target[order] == 1).all():
         return ", ".join(name(int(label)) for label in order) or "none"
-    parts = [f"{name(int(label))} {target[label]:.2f}" for label in order[:NAMED]]
+    parts = [f"{target[label]:.2f} x {name(int(label))}" for label in order[:NAMED]]
     more = f" + {len(order) - NAMED} more" if len(order) > NAMED else ""
     return " + ".join(parts) + more

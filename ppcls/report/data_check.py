@@ -17,7 +17,7 @@ from ppcls.engine.device import require_paddle
 from ppcls.errors import DataError, UsageError
 from ppcls.report.check_page import check_page
 from ppcls.report.findings import Finding, Group, Limits, class_counts, find
-from ppcls.report.page import shown, write
+from ppcls.report.page import counted, shown, write
 from ppcls.report.samples import (
     Samples,
     Split,
@@ -172,9 +172,8 @@ def _as_json(
 
 def _as_text(samples: Samples, splits: list[dict[str, Any]], findings: list[Finding]) -> str:
     parts = [f"{split['name']} {split['pictures']:,}" for split in splits]
-    title = f"{samples.title}: {len(samples):,} pictures ({', '.join(parts)})"
-    classes = "1 class" if samples.class_num == 1 else f"{samples.class_num:,} classes"
-    lines = [shown(f"{title}, {classes}"), ""]
+    title = f"{samples.title}: {counted(len(samples), 'picture')} ({', '.join(parts)})"
+    lines = [shown(f"{title}, {counted(samples.class_num, 'class')}"), ""]
     width = max(len(finding.title) for finding in findings)
     for finding in findings:
         count = f"{len(finding.groups):,}" if finding.groups else "none"

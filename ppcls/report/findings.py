@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppcls.report.page import counted
 from ppcls.report.samples import Samples, Split
 from ppcls.report.scan import FAILED, FORMAT_NAMES, READ, SUFFIXES
 from ppcls.report.similar import grouped, joined, near_links
@@ -206,7 +207,7 @@ def _class_notes(samples: Samples, limits: Limits) -> Iterator[Group]:
             names = samples.class_name(largest), samples.class_name(smallest)
             yield Group(
                 [],
-                f"{split.name}: {counts[largest]} pictures of {names[0]},"
+                f"{split.name}: {counted(int(counts[largest]), 'picture')} of {names[0]},"
                 f" {counts[smallest]} of {names[1]}, {ratio:.3g} times fewer",
             )
 

@@ -59,9 +59,9 @@ def as_png(rows: Sequence[Sequence[Tile]]) -> bytes:
 
 
 def as_html(rows: Sequence[Sequence[Tile]]) -> str:
-    """The tiles as HTML, without loss, each row of tiles in one line where it fits."""
+    """The tiles as HTML, without loss, each row of tiles in one line: they shrink, then scroll."""
     return "".join(
-        f'<div class="pictures">\n{"".join(map(_figure, row))}</div><br>\n' for row in rows
+        f'<div class="pictures row">\n{"".join(map(_figure, row))}</div><br>\n' for row in rows
     )
 
 

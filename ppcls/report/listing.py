@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ppcls.data.lists import Lists
-from ppcls.report.page import shown
+from ppcls.report.page import counted, shown
 
 SECTIONS = {"train": "Train", "val": "Eval"}
 
@@ -17,10 +17,10 @@ def summary(lists: Lists, files: list[Path]) -> str:
     """A line a file, what to beware of, and the lines of a configuration that use the files."""
     total = sum(map(len, lists.splits.values()))
     classes = len(lists.class_names)
-    lines = [f"{lists.root}: {total:,} pictures in {classes:,} classes"]
-    counts = [*(f"{len(entries):,} pictures" for entries in lists.splits.values())]
+    lines = [f"{lists.root}: {counted(total, 'picture')} in {counted(classes, 'class')}"]
+    counts = [*(counted(len(entries), "picture") for entries in lists.splits.values())]
     width = max(len(str(file)) for file in files)
-    for file, count in zip(files, [*counts, f"{classes:,} names"], strict=True):
+    for file, count in zip(files, [*counts, counted(classes, "name")], strict=True):
         lines.append(f"  {str(file).ljust(width)}  {count}")
     for split, entries in lists.splits.items():
         used = {entry.label for entry in entries}

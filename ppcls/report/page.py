@@ -34,10 +34,12 @@ td.name { min-width: 5rem; overflow-wrap: anywhere; }
 .group { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem; }
 .group > p { margin: 0 0 .4rem; overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: .6rem; }
+.row { flex-wrap: nowrap; overflow-x: auto; }
 figure { margin: 0; width: var(--side, 8.5rem); }
 figure img, figure .none { background: var(--soft); display: block; height: auto; width: 100%; }
 figure .none { aspect-ratio: 1; box-sizing: border-box; padding: .5rem; }
 figcaption { font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; padding-top: .2rem; }
+.row figure { flex: 0 1 auto; max-width: none; min-width: min(var(--side), 7rem); }
 .soft { opacity: .75; }
 @media (max-width: 30rem) { figure { max-width: calc(50% - .3rem); } }
 """
@@ -64,6 +66,12 @@ def shown(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 picture``, ``2,000 pictures``, ``3 classes``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -11,7 +11,7 @@ from ppcls.transfer import TransferError, download, place_below, quoted
 from ppcls.weights.manifest import describe_file
 
 
-def fetch(url: str, sha256: str = "", address: str = "") -> Path:
+def fetch(url: str, sha256: str = "", address: str = "", is_published: bool = False) -> Path:
     """The file behind a URL, downloaded unless it is in the cache.
 
     Several processes may ask at once: one downloads, the others wait for it. What a broken
@@ -21,6 +21,7 @@ def fetch(url: str, sha256: str = "", address: str = "") -> Path:
         url: http or https; may end in ``#sha256=<digits>``.
         sha256: the file's digest, or its first digits.
         address: where to download from instead of ``url``, such as a mirror.
+        is_published: nobody has typed the URL: where it fails, the file has to come another way.
 
     Raises:
         WeightsError: it cannot be had, or is another file than ``sha256`` says.
@@ -40,7 +41,12 @@ def fetch(url: str, sha256: str = "", address: str = "") -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.with_name(f"{target.name}.lock")):
                 if not target.is_file():
-                    download(source, target, lambda path: _wrong_digest(path, sha256))
+                    download(
+                        source,
+                        target,
+                        lambda path: _wrong_digest(path, sha256),
+                        is_published=is_published,
+                    )
     except TransferError as error:
         raise WeightsError(str(error)) from None
     except OSError as error:

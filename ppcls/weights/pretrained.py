@@ -84,7 +84,7 @@ def find_pretrained(name: str) -> Path:
         expected = "expected https://host/path or http://host/path"
         raise WeightsError(f"PPCLS_MIRROR: {expected}, received '{mirror}'")
     address = mirror + urlsplit(entry.url).path if mirror else ""
-    return fetch(entry.url, entry.sha256, address)
+    return fetch(entry.url, entry.sha256, address, is_published=True)
 
 
 def _of_alias(name: str, table: Mapping[str, Pretrained]) -> Pretrained | None:

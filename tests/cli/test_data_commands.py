@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -142,6 +143,17 @@ def test_a_stopped_check_leaves_nothing(photos, tmp_path, number, code):
 
 
 # list ---------------------------------------------------------------------------------------------
+
+
+def test_one_picture_of_one_class_is_counted_as_such(cli, tmp_path):
+    (tmp_path / "one/cat").mkdir(parents=True)
+    Image.fromarray(support.picture("red", 0)).save(tmp_path / "one/cat/a.png")
+    listed = cli("data", "list", tmp_path / "one", "--val", "0")
+    assert "one: 1 picture in 1 class\n" in listed.out and "  1 name\n" in listed.out
+    checked = cli("data", "check", tmp_path / "one", "--out", tmp_path / "out", "--workers", "0")
+    assert re.search(r"one: 1 picture \(.* 1\), 1 class\n", checked.out)
+    packed = cli("data", "pack", tmp_path / "one", tmp_path / "packed")
+    assert packed.out.startswith(f"{tmp_path / 'packed'}: 1 picture in 1 shard, ")
 
 
 def test_list_prints_what_can_be_pasted(cli, photos, config_file, tmp_path):

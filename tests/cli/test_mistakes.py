@@ -16,15 +16,15 @@ MISTAKES = {
         None,
         ["DataLoader.Train.dataset.image_root=/nowhere"],
         1,
-        r"error: image_root: expected a folder at '/nowhere', received none; "
-        r"'python dataset/imagenet\.py --help' explains how to lay a data set out",
+        r"error: command-line:1: DataLoader\.Train\.dataset\.image_root: expected a folder at "
+        r"'/nowhere', received none; dataset/README\.md explains how to lay a data set out",
     ),
     "missing evaluation data": (
         "train",
         None,
         ["DataLoader.Eval.dataset.image_root=/nowhere"],
         1,
-        r"error: image_root: expected a folder at '/nowhere'.*dataset/imagenet\.py.*",
+        r"error: command-line:1: DataLoader\.Eval\.dataset\.image_root: expected a folder.*",
     ),
     "misspelt key": (
         "train",
@@ -49,7 +49,7 @@ MISTAKES = {
         None,
         ["Arch.class_num=2"],
         1,
-        r"error: .*class_num 2.*received 3",
+        r"error: .*\.yaml:\d+: DataLoader\.Train\.dataset: .*Arch\.class_num 2.*received 3",
     ),
     "missing weights": (
         "eval",
@@ -145,6 +145,16 @@ def test_a_mistake_in_the_file_has_its_line(cli, config_file):
     assert done.code == 2
     assert f"{config_file}:{line}: Optimizer.momentun: " in done.err
     assert "did you mean 'momentum'?" in done.err
+
+
+def test_an_argument_of_a_data_set_that_cannot_be_used(cli, config_file, tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("file;class\n")
+    dataset = f"{{_replace_: true, name: CSVDataset, image_root: /, csv_path: {file}}}"
+    done = cli("train", "-c", config_file, "-o", f"DataLoader.Train.dataset={dataset}")
+    assert done.code == 2
+    place = f"command-line:1: DataLoader.Train.dataset.delimiter: {file}: expected at least 2"
+    assert done.err.startswith(place)
 
 
 def test_mistakes_of_a_list_file_have_their_lines(cli, config_file, pictures, tmp_path):

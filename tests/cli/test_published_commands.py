@@ -9,7 +9,8 @@ pytest.importorskip("paddle")
 
 CONFIGS = "configs/ImageNet/MobileNeXt"
 MESSAGE = (
-    r"error: image_root: expected a folder at '\./dataset/ILSVRC2012/', received none; "
+    r"error: configs/\S+\.yaml:\d+: DataLoader\.(Train|Eval)\.dataset\.image_root: "
+    r"expected a folder at '\./dataset/ILSVRC2012/', received none; "
     r"'python dataset/imagenet\.py --help' explains how to lay ImageNet out\n"
 )
 

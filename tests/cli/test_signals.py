@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,52 @@ def test_a_command_stopped_before_training_says_that_nothing_was_saved(
     assert done.code == 130
     assert "Traceback" not in done.err
     assert "nothing was saved" in done.err
+
+
+@pytest.mark.parametrize(
+    ("library", "number", "said"),
+    [
+        ("_multiarray_umath", signal.SIGINT, (130, "Ctrl-C")),
+        ("libpaddle", signal.SIGINT, (130, "Ctrl-C")),
+        ("libpaddle", signal.SIGTERM, (143, "SIGTERM")),
+    ],
+)
+def test_a_signal_while_libraries_are_imported_ends_at_once(
+    config_file, tmp_path, library, number, said
+):
+    process = support.start([TRAIN, "-c", config_file], tmp_path)
+    maps = Path(f"/proc/{process.pid}/maps")
+    support.wait_until(lambda: library in support.text_of(maps), f"{library} to be imported")
+    os.kill(process.pid, number)
+    done = support.finish(process)
+    assert (done.returncode, done.stdout) == (said[0], "")
+    assert done.stderr == f"\nstopped by {said[1]}; nothing was started\n"
+    assert not (tmp_path / "output").exists()
+
+
+def test_what_was_ignored_stays_ignored():
+    from ppcls.cli_start import starting
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's background jobs have it
+    try:
+        with starting():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_an_older_runs_checkpoint_is_not_offered(cli, config_file, run_folder, monkeypatch, age):
+    from ppcls.engine import trainer
+
+    def interrupt(*_):
+        (run_folder / "latest").mkdir()
+        saved = time.time() - age
+        os.utime(run_folder / "latest", (saved, saved))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.Trainer, "_build_network", interrupt)
+    done = cli("train", "-c", config_file)
+    assert ("nothing was saved" in done.err) == (age > 0)
+    assert (f"go on with -o Global.checkpoints={run_folder / 'latest'}" in done.err) == (age == 0)

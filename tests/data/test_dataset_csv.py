@@ -39,7 +39,9 @@ def test_columns_by_name(root):
     assert data.class_names == ["cat", "dog"]
     assert data.labels.tolist() == [1, 0, 1]
     assert Path(data.path(2)).name == "hash"
-    with pytest.raises(ArgumentError, match=r"expected one of 'id'.* 'File'; did you mean 'file'"):
+    with pytest.raises(
+        ArgumentError, match=r"expected columns of 'id'.* 'File'; did you mean 'file'"
+    ):
         read(root, text, columns=["File", "class name"])
 
 
@@ -69,12 +71,21 @@ def test_columns_by_number_and_delimiter(root):
         read(root, "a.jpg,0\n", delimiter="::")
 
 
+@pytest.mark.parametrize("columns", [None, ["file", "class"]])
+def test_a_wrong_delimiter_is_asked_about(root, columns):
+    with pytest.raises(ArgumentError, match="one column 'file;class': is ',' the right") as caught:
+        read(root, "file;class\na.jpg;1\n", columns=columns)
+    assert caught.value.argument == "delimiter"
+
+
 def test_class_names_fix_the_labels(root):
     data = read(root, "a.jpg,dog\nü.jpg,dog\n", class_names=["cat", "dog"])
     assert data.labels.tolist() == [1, 1]
     assert data.class_names == ["cat", "dog"]
     with pytest.raises(DataError, match=r"csv:2: expected one of the 2 class_names, .*'bird'"):
         read(root, "a.jpg,dog\nü.jpg,bird\n", class_names=["cat", "dog"])
+    with pytest.raises(ArgumentError, match=r"expected Arch.class_num 1, received 2"):
+        read(root, "a.jpg,dog\n", class_num=1, class_names=["cat", "dog"])
     with pytest.raises(ArgumentError, match="received one twice"):
         read(root, "a.jpg,dog\n", class_names=["dog", "dog"])
 
@@ -87,7 +98,7 @@ def test_class_names_fix_the_labels(root):
         ("a.jpg,", "expected a class index, as other rows have (or give class_names), received ''"),
         ("a.jpg,l", "received 'l'"),
         ("a.jpg,1.0", "received '1.0'"),
-        ("a.jpg,3", "expected a label >= 0 and below class_num 3, received 3"),
+        ("a.jpg,3", "expected a label >= 0 and below Arch.class_num 3, received 3"),
         ("a.jpg,-1", "received -1"),
         ("gone.jpg,1", "gone.jpg', received none"),
     ],
@@ -100,6 +111,27 @@ def test_wrong_rows_are_named(root, row, expected):
     assert message.startswith(f"{root}/labels.csv:4: ")
     assert expected in message
     assert len(message.splitlines()) == 1
+
+
+def test_wrong_cells_among_names_are_named_alone(root):
+    names = ["cat", "dog", "", "cat", "dgo", "7", "dog", "dog", "cat"]
+    with pytest.raises(DataError) as caught:
+        read(root, "".join(f"a.jpg,{name}\n" for name in names), class_num=2)
+    path = f"{root}/labels.csv"
+    expected = "expected a class that other rows have, too (or give class_names), received"
+    assert str(caught.value).splitlines() == [
+        f"{path}:3: expected a class, received ''",
+        f"{path}:5: {expected} 'dgo'; did you mean 'dog'?",
+        f"{path}:6: {expected} '7'",
+    ]
+
+
+def test_more_names_than_classes(root):
+    rows = "".join(f"a.jpg,{name}\n" for name in ("cat", "dog", "Dog", "cat", "dog"))
+    with pytest.raises(
+        DataError, match=r"Arch.class_num 1 .* 3; .*'Dog' \(1, line 3\), 'dog' \(2,"
+    ):
+        read(root, rows, class_num=1)
 
 
 @pytest.mark.parametrize("data", [b'a.jpg,0\n"b, c.jpg,1\n', b"a.jpg,0\n\xff.jpg,1\n"])

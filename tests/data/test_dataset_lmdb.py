@@ -79,7 +79,9 @@ def test_problems_are_named(database, tmp_path):
         LMDBDataset(str(database), str(path), class_num=2)
     shown = str(caught.value).splitlines()
     assert shown[0] == f"{path}:2: expected the key b'none.jpg' in '{database}', received none"
-    assert shown[1].startswith(f"{path}:3: expected a label >= 0 and below class_num 2, received 5")
+    assert shown[1].startswith(
+        f"{path}:3: expected a label >= 0 and below Arch.class_num 2, received 5"
+    )
     assert shown[2].startswith(f"{path}:4: expected '<path> <label>'")
     assert shown[3].startswith(f"{path}:5: expected the key")
     path.write_bytes(b"\n")

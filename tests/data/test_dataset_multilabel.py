@@ -55,8 +55,8 @@ def test_batches_carry_the_targets(root):
     ("line", "expected"),
     [
         ("a.jpg", "expected '<path> <0,1,...>' in UTF-8, received 'a.jpg'"),
-        ("a.jpg 0,1", "expected 3 targets as class_num 3, received 2"),
-        ("a.jpg 0,1,0,1", "expected 3 targets as class_num 3, received 4"),
+        ("a.jpg 0,1", "expected 3 targets as Arch.class_num 3, received 2"),
+        ("a.jpg 0,1,0,1", "expected 3 targets as Arch.class_num 3, received 4"),
         ("a.jpg 0,1,", "received 'a.jpg 0,1,'"),
         ("a.jpg 0,x,1", "received 'a.jpg 0,x,1'"),
         ("a.jpg 0,1_0,1", "received 'a.jpg 0,1_0,1'"),

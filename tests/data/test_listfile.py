@@ -83,8 +83,8 @@ def test_relabel_sorts(root):
         ("a.jpg 1_0", "received 'a.jpg 1_0'"),
         ("a.jpg ٣", "received 'a.jpg ٣'"),
         ("a.jpg 99999999999999999999", "received 'a.jpg 9"),
-        ("a.jpg -1", "expected a label >= 0 and below class_num 3, received -1"),
-        ("a.jpg 3", "expected a label >= 0 and below class_num 3, received 3"),
+        ("a.jpg -1", "expected a label >= 0 and below Arch.class_num 3, received -1"),
+        ("a.jpg 3", "expected a label >= 0 and below Arch.class_num 3, received 3"),
         ("missing.jpg 0", "missing.jpg', received none"),
         ("nowhere/a.jpg 0", "nowhere/a.jpg', received none"),
         ("d 0", "/d', received none"),
@@ -134,7 +134,7 @@ def test_without_class_num_only_negative_labels_are_wrong(root):
 
 
 def test_missing_root_and_list_say_where_help_is(tmp_path):
-    with pytest.raises(DataError, match=r"image_root: .*nowhere.*imagenet.py --help") as caught:
+    with pytest.raises(DataError, match=r"image_root: .*nowhere.*dataset/README.md") as caught:
         ImageNetDataset(str(tmp_path / "nowhere"), str(tmp_path / "list.txt"))
     assert "lay a data set out" in str(caught.value)
     with pytest.raises(DataError, match=r"cls_label_path: .*list.txt"):

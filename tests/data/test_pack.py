@@ -179,7 +179,7 @@ def test_several_targets_a_sample(make_dataset, tmp_path):
     assert found.sample(7, np.random.default_rng())[1].dtype == np.float32
     with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
         assert np.allclose(json.load(archive.extractfile("000000007.json")), source.labels[7])
-    with pytest.raises(DataError, match="class_num 4 targets a sample, received 5"):
+    with pytest.raises(DataError, match=r"Arch\.class_num 4 targets a sample, received 5"):
         PackedDataset(str(tmp_path / "out"), class_num=4)
 
 
@@ -371,6 +371,26 @@ def test_places_that_are_taken(folder, tmp_path):
             pack(folder, out)
     with pytest.raises(EnvironmentProblem, match=r"cannot write .*: Not a directory"):
         pack(folder, tmp_path / "taken/thesis.txt/out")
+
+
+@pytest.mark.parametrize("data", [b"no picture", b"\xff\xd8 half a JPEG", b"\x89PNG\r\n"])
+@pytest.mark.parametrize("short_side", [None, 1000])
+def test_pictures_that_keep_their_bytes_are_looked_at(folder, tmp_path, data, short_side):
+    bad = folder / "class 1/a.b 5.JPEG"
+    bad.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.b 5\.JPEG: "):
+        pack(folder, tmp_path / "out", short_side=short_side)
+    summary = pack(folder, tmp_path / "skipped", short_side=short_side, on_error="skip")
+    assert summary.samples == 39
+    assert [str(bad) in text for text in summary.skipped] == [True]
+
+
+def test_folders_beside_the_splits_are_told(folder, tmp_path):
+    for name in ("train", "test", "validation"):
+        shutil.copytree(folder, tmp_path / "both" / name)
+    summary = pack(tmp_path / "both", tmp_path / "out")
+    assert summary.samples == 40
+    assert summary.not_packed == [str(tmp_path / "both" / n) for n in ("validation", "test")]
 
 
 @pytest.mark.parametrize(

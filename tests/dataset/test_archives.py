@@ -286,6 +286,7 @@ def test_flowers_without_network_says_what_to_do(flowers, monkeypatch, tmp_path,
     error = capsys.readouterr().err.splitlines()[-1]
     assert "cannot download http://127.0.0.1:1/imagelabels.mat" in error
     assert f"put it at {tmp_path}/flowers/imagelabels.mat" in error
+    assert not (tmp_path / "flowers").exists()
     assert module.main(["--archives", str(tmp_path / "gone")]) == 1
 
 
@@ -414,6 +415,52 @@ def test_photos_get_lists_and_a_configuration(tmp_path, capsys):
     dataset = config.DataLoader.Eval.dataset.build(class_num=2, mode="Eval")
     assert dataset.labels.tolist() == [0, 0, 1, 1]
     assert config.Infer.PostProcess.build().class_names == ["cat", "dog"]
+    assert config.Global.output_dir == "output/my photos"
+
+
+def test_paths_below_the_working_folder_are_short(tmp_path, monkeypatch):
+    from ppcls import load_config
+
+    photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    assert script("photos").main(["photos"]) == 0
+    config = load_config("photos/photos.yaml")
+    dataset = config.DataLoader.Train.dataset.build(class_num=2, mode="Train")
+    assert dataset.path(0).startswith("photos/cat/")
+    assert config.Infer.PostProcess.arguments["class_id_map_file"] == "photos/label_map.txt"
+
+
+def test_files_beside_the_photos_are_told(tmp_path, capsys):
+    module, root = script("photos"), photos(tmp_path / "photos")
+    for name in ("cat/IMG_2.HEIC", "dog/deep/notes.txt", "cat/a.avif", "lost.png", ".hidden"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"x")
+    (root / "cat/deep").mkdir()
+    shutil.copy(root / "cat/0.png", root / "cat/deep/0.png")
+    shutil.copy(root / "dog/1.png", root / "cat/deep/1.png")
+    assert module.main([str(root)]) == 0
+    error = capsys.readouterr().err
+    assert "3 files are not read, such as IMG_2.HEIC (let the phone export JPEG)" in error
+    assert "1 file is not read, such as lost.png (in no folder of a class)" in error
+    assert "is in several classes: cat, dog\n" in error
+    assert error.count("several classes") == 1
+
+
+def test_an_interruption_while_libraries_are_loaded(tmp_path):
+    """As Ctrl-C would, at the import that takes longest."""
+    root = photos(tmp_path / "photos")
+    code = (
+        "import builtins, sys; real = builtins.__import__\n"
+        "def slow(name, *rest):\n"
+        "    if name == 'numpy': raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = slow; import photos; sys.exit(photos.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY / "dataset", capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted; the same command goes on\n")
 
 
 def test_photos_are_drawn_once(tmp_path, capsys):

@@ -12,6 +12,7 @@ from PIL import Image
 from ppcls.data.datasets.base import Table
 from ppcls.data.transforms.resize import ResizeImage
 from ppcls.engine.diagnosis import DECODING, READING, Figures, Pictures, suggestions, verdict
+from ppcls.engine.diagnosis_table import report
 from ppcls.errors import DataError
 
 pytest.importorskip("paddle")
@@ -101,7 +102,7 @@ def test_pictures_that_cannot_be_read(config_file, pictures, tmp_path):
         diagnosed(config_file, where)
     skipped = ("DataLoader.Train.dataset.on_error=skip", "DataLoader.Train.dataset.max_bad_ratio=1")
     text = diagnosed(config_file, where, *skipped)
-    assert f"1 pictures cannot be read, e.g. {bad}" in text
+    assert f"1 picture cannot be read, e.g. {bad}" in text
 
 
 def test_photos_are_described_and_a_crop_that_is_decoded_counts_as_decoding(config_file, tmp_path):
@@ -212,3 +213,15 @@ def test_nothing_is_suggested_that_would_not_help():
     given = figures({READING: 1, DECODING: 1}, network=50, workers=4)
     assert suggestions(given) == []
     assert verdict(given).startswith("The network is the limit: the network takes 50 img/s")
+    assert "No change of reading would make training noticeably faster." in report(given)
+
+
+@pytest.mark.parametrize(("network", "together"), [(100, 56), (5000, None)])
+def test_costly_reading_that_nothing_cures_is_not_called_harmless(network, together):
+    stages = {READING: 0.1, DECODING: 10}
+    given = figures(stages, network, 2, 2, "cpu", together, packed=True)
+    assert suggestions(given) == []
+    text = report(given)
+    assert ("reading costs 44%" if together else "The reader is the limit") in text
+    assert "No change of reading" not in text
+    assert "Reading costs time, but none of the usual changes" in text

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,11 +55,32 @@ def test_a_run_says_nothing_on_standard_error(finished):
 
 
 def test_the_console_shows_run_lines_only_and_in_order(finished):
-    first, *lines = finished[0].stdout.splitlines()
+    first, *lines, last = finished[0].stdout.splitlines()
     assert re.fullmatch(rf"{STAMP}{support.NET}: 350,159 parameters, 24 samples, .*", first)
     assert len(lines) == 2 * len(EPOCH)
     for line, pattern in zip(lines, 2 * EPOCH, strict=True):
         assert re.fullmatch(pattern, line), f"{line!r} does not match {pattern}"
+    assert re.match(rf"{STAMP}best model: ", last)
+
+
+def test_the_last_line_names_the_result_and_a_command_that_uses_it(finished, pictures, tmp_path):
+    done, folder = finished
+    state = support.read_state(folder / "best_model")
+    result = f"top1 {state['best_metric']:.5f} in epoch {state['best_epoch']}"
+    line = done.stdout.splitlines()[-1]
+    assert f"best model: {folder / 'best_model'} ({result}); ppcls infer -c " in line
+    command = shlex.split(line.partition("; ppcls ")[2].replace("PHOTO", str(pictures / "val/red")))
+    answers = support.run(["-m", "ppcls.cli", *command], tmp_path)
+    assert answers.returncode == 0, answers.stderr
+    assert answers.stdout.count("class_ids") == 7
+
+
+def test_without_evaluation_the_last_line_names_the_latest_weights(config_file, run_folder, capsys):
+    support.train(config_file, "Global.eval_during_train=false", "Infer=null")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        rf"{STAMP}latest: {re.escape(str(run_folder / 'latest'))} \(epoch 1\)", last
+    )
 
 
 def test_epochs_and_iterations_count_as_published(finished):

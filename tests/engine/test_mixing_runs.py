@@ -179,6 +179,13 @@ def test_a_few_pictures_of_each_class(config_file):
     assert len(train(config_file, *few)) == 2
 
 
+def test_a_shortage_is_told_by_the_logger_of_the_run(config_file, caplog):
+    config = support.load(config_file, "DataLoader.Train.dataset.few_shot=9")
+    build_reader(config, "Train", World(), logging.getLogger("run")).close()
+    names = [record.name for record in caplog.records if "few_shot" in record.getMessage()]
+    assert names == ["run"]
+
+
 def test_folds_share_the_pictures_out(config_file, pictures):
     same = [
         f"DataLoader.{mode}.dataset={{name: ImageNetDataset, image_root: '{pictures}', "

@@ -83,7 +83,9 @@ def test_the_best_result_survives(config_file, run_folder):
     state = fit([0.5], "Global.epochs=3", f"Global.checkpoints={run_folder / 'latest'}")
     assert (state.best_metric, state.best_epoch, state.metric) == (0.9, 2, 0.5)
     assert support.same_files(run_folder / "best_model", run_folder / "epoch_2") == []
-    assert support.text_of(run_folder / "train.log").rstrip().endswith("[best metric: 0.90000]")
+    best, result = support.text_of(run_folder / "train.log").splitlines()[-2:]
+    assert best.endswith("[Eval][Epoch 3][best metric: 0.90000]")
+    assert f"{run_folder / 'best_model'} (top1 0.90000 in epoch 2)" in result
 
 
 def test_nothing_left_to_train_says_so(cli, config_file, trained, run_folder, no_leftovers):

@@ -68,9 +68,9 @@ def test_normalisation_before_another_operation_is_undone():
         (np.float32([0, 1, 0]), "dog"),
         (np.float32([1, 0, 1]), "cat, emu"),
         (np.float32([0, 0, 0]), "none"),
-        (np.float32([0.3, 0.7, 0]), "dog 0.70 + cat 0.30"),
-        (np.float32([0.001, 0.999, 0]), "dog 1.00"),
-        (np.float32([0.1, 0.2, 0.3, 0.4]), "3 0.40 + emu 0.30 + dog 0.20 + 1 more"),
+        (np.float32([0.3, 0.7, 0]), "0.70 x dog + 0.30 x cat"),
+        (np.float32([0.001, 0.999, 0]), "1.00 x dog"),
+        (np.float32([0.1, 0.2, 0.3, 0.4]), "0.40 x 3 + 0.30 x emu + 0.20 x dog + 1 more"),
     ],
 )
 def test_targets(target, text):
@@ -110,7 +110,7 @@ def test_mixed_pictures_and_targets_are_those_of_training(config_file):
     trainer.close()
     expected = restored(seen["x"].numpy(), trainer.reader.dataset.pipeline)
     np.testing.assert_array_equal(np.stack([tile.image for tile in tiles]), expected)
-    assert any(re.fullmatch(r"\w+ 0\.\d\d \+ \w+ 0\.\d\d", tile.lines[0]) for tile in tiles)
+    assert any(re.fullmatch(r"0\.\d\d x \w+ \+ 0\.\d\d x \w+", tile.lines[0]) for tile in tiles)
 
 
 def test_draws_of_a_picture_are_those_of_its_epochs(config_file):
@@ -158,6 +158,9 @@ def test_the_command_writes_both_files(cli, config_file, tmp_path):
     html = (out / "browse.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="data:image/png;base64,([^"]+)" alt="blue, blue_\d+.png"', html)
     assert len(sources) == 5
+    rows = html.split('<div class="pictures row">')[1:]  # which does not wrap
+    assert [row.count("<figure") for row in rows] == [3, 2]
+    assert ".row { flex-wrap: nowrap;" in html
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0]))))
     expected = fitted(support.picture("blue", 100))
     np.testing.assert_array_equal(image, expected)

@@ -118,6 +118,7 @@ def test_what_a_mirror_lacks_is_named_with_its_place(site, tmp_path):
         find_pretrained("SqueezeNet1_0")
     message = str(caught.value)
     assert f"{site.url}/files/dygraph/SqueezeNet1_0_pretrained.pdparams: 404" in message
+    assert "fetch it by hand" in message and "is the address right" not in message
     assert f"put it at {tmp_path}/home/weights/paddle-imagenet-models-name" in message
 
 

@@ -213,8 +213,10 @@ def existing(path: str, kind: Literal["folder", "file"], argument: str) -> Path:
     if found.is_dir() if kind == "folder" else found.is_file():
         return found
     received = f"a {'file' if kind == 'folder' else 'folder'}" if found.exists() else "none"
-    subject = "ImageNet" if "ILSVRC2012" in path else "a data set"
+    where, subject = "dataset/README.md", "a data set"
+    if "ILSVRC2012" in path or "imagenet" in path.casefold():
+        where, subject = "'python dataset/imagenet.py --help'", "ImageNet"
     raise DataError(
         f"{argument}: expected a {kind} at '{path}', received {received};"
-        f" 'python dataset/imagenet.py --help' explains how to lay {subject} out"
+        f" {where} explains how to lay {subject} out"
     )

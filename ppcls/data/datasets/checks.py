@@ -159,7 +159,7 @@ def note_wrong_labels(
     wrong = labels < 0
     if class_num is not None:
         wrong |= labels >= class_num
-    below = "" if class_num is None else f" and below class_num {class_num}"
+    below = "" if class_num is None else f" and below Arch.class_num {class_num}"
     problems.add_rows(
         np.flatnonzero(wrong),
         lines,

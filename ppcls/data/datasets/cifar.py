@@ -185,7 +185,7 @@ def _source(
     highest = records.labels.max()
     if class_num is not None and highest >= class_num:
         raise DataError(
-            f"{data_file}: expected labels below class_num {class_num}, received {highest}"
+            f"{data_file}: expected labels below Arch.class_num {class_num}, received {highest}"
         )
     return records
 

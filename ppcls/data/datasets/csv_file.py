@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ppcls.data.datasets.base import PictureDataset, Table, existing, joined
-from ppcls.data.datasets.checks import Problems, note_missing_files, note_wrong_labels
+from ppcls.data.datasets.checks import SHOWN, Problems, note_missing_files, note_wrong_labels
 from ppcls.data.datasets.folders import PICTURE_SUFFIXES
 from ppcls.data.transforms.base import Transform
 from ppcls.errors import ArgumentError, DataError, suggestion
@@ -25,7 +26,7 @@ Row = tuple[int, list[str]]  # line, cells
 class CSVDataset(PictureDataset):
     """Pictures and labels from two columns of a CSV file in UTF-8.
 
-    Labels are class indices, or names of classes if no cell holds an index. The first row is a
+    Labels are class indices, or names of classes if most cells hold none. The first row is a
     header if a column is given by its name, or if its path is neither the name of a picture (by
     its extension) nor that of a file.
 
@@ -45,7 +46,8 @@ class CSVDataset(PictureDataset):
     Raises:
         DataError: the file is missing, empty or no CSV; or there are problems in its rows, of
             which the first 10 are shown as ``file:line: ...``.
-        ArgumentError: arguments that do not go together, or a column that is not there.
+        ArgumentError: arguments that do not go together, more ``class_names`` than ``class_num``,
+            or a column that is not there.
     """
 
     def __init__(
@@ -65,16 +67,21 @@ class CSVDataset(PictureDataset):
             raise ArgumentError("delimiter", f"expected one character, received {delimiter!r}")
         if class_names is not None and len(set(class_names)) < len(class_names):
             raise ArgumentError("class_names", "expected different names, received one twice")
+        if class_num is not None and len(class_names or ()) > class_num:
+            received = f"received {len(class_names or ())}"
+            raise ArgumentError("class_names", f"expected Arch.class_num {class_num}, {received}")
         existing(image_root, "folder", "image_root")
         file = existing(csv_path, "file", "csv_path")
         problems = Problems(csv_path)
         cells = _read(file, csv_path, columns or [0, 1], delimiter, image_root, problems)
         block, ends = joined(cells.paths)
         lines = np.array(cells.lines, np.int64)
-        labels, names = _labels(cells, class_names, problems)
+        labels, names = _labels(cells, class_names, class_num, problems)
         note_missing_files(image_root, block, ends, lines, problems)
-        note_wrong_labels(labels, class_num, lines, problems)
+        if names is None:
+            note_wrong_labels(labels, class_num, lines, problems)
         problems.report()
+        _check_count(cells, names, class_num, csv_path)
         if not cells.paths:
             raise DataError(f"{csv_path}: expected rows with path and label, received none")
         table = Table(image_root, block, ends, labels, names, file.name, lines)
@@ -103,6 +110,9 @@ def _read(
     first = next(rows, None)
     if first is None:
         return cells
+    if len(first[1]) == 1:
+        received = f"received one column {first[1][0]!r}: is {delimiter!r} the right delimiter?"
+        raise ArgumentError("delimiter", f"{csv_path}: expected at least 2 columns, {received}")
     path, label = (_number(column, first[1], csv_path) for column in columns)
     named = any(isinstance(column, str) for column in columns)
     if not named and not _is_header(first[1], path, image_root):
@@ -150,7 +160,7 @@ def _number(column: str | int, row: list[str], csv_path: str) -> int:
     if column not in names:
         raise ArgumentError(
             "columns",
-            f"{csv_path}: expected one of {', '.join(map(repr, names))}, received {column!r}"
+            f"{csv_path}: expected columns of {', '.join(map(repr, names))}, received {column!r}"
             f"{suggestion(column, names)}",
         )
     return names.index(column)
@@ -164,21 +174,54 @@ def _is_header(row: list[str], path: int, image_root: str) -> bool:
 
 
 def _labels(
-    cells: _Cells, class_names: list[str] | None, problems: Problems
+    cells: _Cells, class_names: list[str] | None, class_num: int | None, problems: Problems
 ) -> tuple[np.ndarray, list[str] | None]:
     """int64 [N], and the names if the column holds names."""
-    if class_names is None:
-        # One suffices: a column of indices with a slip in it must not turn into names.
-        if any(map(_is_index, cells.labels)):
+    if class_names is not None:
+        expected = f"one of the {len(class_names)} class_names"
+    else:
+        given = [label for label in cells.labels if label]
+        # A slip in a column of indices must not turn it into names, nor the other way round.
+        indices = sum(map(_is_index, given))
+        if indices and 2 * indices >= len(given):
             return _indices(cells, problems), None
-        class_names = sorted(set(cells.labels) - {""})
+        class_names = _names([label for label in given if not _is_index(label)], class_num)
+        expected = "a class that other rows have, too (or give class_names)"
     number = {name: index for index, name in enumerate(class_names)}
     for line, label in zip(cells.lines, cells.labels, strict=True):
         if label not in number:
-            expected = "a class" if not label else f"one of the {len(number)} class_names"
-            problems.add(line, f"expected {expected}, received {label!r}")
+            near = suggestion(label, number)
+            problems.add(
+                line, f"expected {expected if label else 'a class'}, received {label!r}{near}"
+            )
     # Those that are reported already get a label that is in order.
     return np.array([number.get(label, 0) for label in cells.labels], np.int64), class_names
+
+
+def _names(labels: list[str], class_num: int | None) -> list[str]:
+    """The different labels, sorted; without slips if there are more than ``class_num``.
+
+    Those that are too many are slips if each is found less than half as often as every other.
+    """
+    counts = Counter(labels).most_common()
+    if 0 < (kept := class_num or 0) < len(counts) and 2 * counts[kept][1] < counts[kept - 1][1]:
+        del counts[kept:]
+    return sorted(name for name, _ in counts)
+
+
+def _check_count(
+    cells: _Cells, names: list[str] | None, class_num: int | None, csv_path: str
+) -> None:
+    """Raises DataError if there are more names than classes, and any of them may be a slip."""
+    if names is None or class_num is None or len(names) <= class_num:
+        return
+    rarest = Counter(cells.labels).most_common()[: -SHOWN - 1 : -1]
+    line = dict(zip(reversed(cells.labels), reversed(cells.lines), strict=True))  # the first
+    shown = ", ".join(f"{name!r} ({count}, line {line[name]})" for name, count in rarest)
+    raise DataError(
+        f"{csv_path}: expected names of Arch.class_num {class_num} classes, received {len(names)};"
+        f" the rarest: {shown}; if all are meant: -o Arch.class_num={len(names)}"
+    )
 
 
 def _is_index(label: str) -> bool:

@@ -43,7 +43,7 @@ def read_folders(image_root: str, mode: Mode, class_num: int | None = None) -> T
         classes = _class_order(root, folder, names, mode)
         if class_num is not None and len(classes) > class_num:
             raise DataError(
-                f"{folder}: expected at most class_num {class_num} class folders,"
+                f"{folder}: expected at most Arch.class_num {class_num} class folders,"
                 f" received {len(classes)}"
             )
         return _table(folder, names, classes)

@@ -65,7 +65,7 @@ class HuggingFaceDataset(PictureDataset):
         highest = source.labels.max()
         if class_num is not None and highest >= class_num:
             raise DataError(
-                f"{data_path}: expected labels below class_num {class_num}, received {highest}"
+                f"{data_path}: expected labels below Arch.class_num {class_num}, received {highest}"
             )
         super().__init__(source, transform_ops, on_error, max_bad_ratio)
 

@@ -127,7 +127,7 @@ def _targets(text: bytes) -> list[float]:
 
 def _wrong(row: list[float], width: int | None, class_num: int | None) -> str | None:
     if len(row) != width:
-        why = "as in the first line" if class_num is None else f"as class_num {class_num}"
+        why = "as in the first line" if class_num is None else f"as Arch.class_num {class_num}"
         return f"expected {width} targets {why}, received {len(row)}"
     outside = [value for value in row if not 0 <= value <= 1]
     return f"expected targets from 0 to 1, received {outside[0]:g}" if outside else None

@@ -133,7 +133,7 @@ def _check_classes(source: PackedSource, class_num: int | None, root: str) -> No
     if source.labels.ndim == 2:
         if source.labels.shape[1] != class_num:
             raise DataError(
-                f"{root}: expected class_num {class_num} targets a sample, received"
+                f"{root}: expected Arch.class_num {class_num} targets a sample, received"
                 f" {source.labels.shape[1]}"
             )
         return
@@ -141,5 +141,5 @@ def _check_classes(source: PackedSource, class_num: int | None, root: str) -> No
     classes = max(len(source.class_names or ()), highest + 1)
     if classes > class_num:
         raise DataError(
-            f"{root}: expected at most class_num {class_num} classes, received {classes}"
+            f"{root}: expected at most Arch.class_num {class_num} classes, received {classes}"
         )

@@ -19,6 +19,7 @@ from ppcls.data.transforms.autoaugment import STEPS
 from ppcls.data.transforms.base import interval
 from ppcls.data.transforms.operations import BLACK, GREY, Canvas, Colour, Resampling
 from ppcls.data.transforms.policy import Action, Policy, apply_sub_policy, colour
+from ppcls.errors import ArgumentError
 from ppcls.registry import TRANSFORMS
 
 Magnitude = Annotated[float, Field(ge=0)] | list[float]
@@ -107,7 +108,8 @@ class RandAugmentV2(RandAugment):
     Args:
         num_layers: operations a picture.
         magnitude: strength; see the table ``V2``, and RandAugment.
-        progress_magnitude: the magnitude of each stage of progressive learning.
+        progress_magnitude: null; stages of progressive learning are still to come, and
+            ``magnitude: [first, last]`` grows evenly.
         fillcolor: [red, green, blue] of what comes in from outside; default [128, 128, 128].
     """
 
@@ -120,8 +122,12 @@ class RandAugmentV2(RandAugment):
         progress_magnitude: list[Annotated[float, Field(ge=0)]] | None = None,
         fillcolor: list[int] | None = None,
     ):
+        if progress_magnitude is not None:
+            raise ArgumentError(
+                "progress_magnitude",
+                "is not supported by this version; magnitude: [first, last] grows over the run",
+            )
         self._settle(num_layers, magnitude, Canvas(colour(fillcolor, GREY)))
-        self.progress_magnitude = progress_magnitude
 
 
 @TRANSFORMS.register()

@@ -1,0 +1,57 @@
+"""What a command does before it begins: the imports, which take seconds, and the configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ppcls.config import Config
+
+ENDED_BY = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """While the libraries of a command are imported, Ctrl-C and SIGTERM end the process at once.
+
+    Python would raise an exception in the midst of them, which some swallow, and others turn into
+    an ImportError that says something else.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDED_BY:
+            # What was ignored before we came (nohup, a script's background process) stays so.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def load(path: str, overrides: Sequence[str]) -> Config:
+    """The checked configuration of a command that needs Paddle.
+
+    Raises:
+        ConfigError: the configuration has mistakes.
+        EnvironmentProblem: there is no Paddle.
+    """
+    with starting():
+        from ppcls.config import load_config
+        from ppcls.engine.device import require_paddle
+
+        require_paddle()
+        return load_config(path, overrides)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    name = ENDED_BY[signal.Signals(number)]
+    os.write(2, f"\nstopped by {name}; nothing was started\n".encode())
+    os._exit(128 + number)
