@@ -1,7 +1,8 @@
 """Images per second of the reader: files on disk -> batches of 64 ready for the network.
 
-Training transform: decode, random crop to 224, flip, normalise. All readers are started first and
-then read an epoch each in turn, so that what else the machine does hits all of them alike. The
+Training transform: decode, random crop to 224, flip, normalise. The readers are started one after
+the other, read an epoch to warm up, and then one each in turn, so that what else the machine does
+hits all of them alike. The
 peers: what PaddleClas's reader does, step by step; timm's loader, if ``--timm-python`` names a
 Python that has it (see README.md); and the JPEG decoder alone, which no reader that decodes whole
 pictures can beat.
@@ -78,7 +79,7 @@ def main() -> None:
         entries = _write_list(root, Path(folder) / "list.txt", options.samples)
         sys.stdout.write(f"{entries}; {options.workers} workers, {options.epochs} epochs each\n")
         readers = _start(root, Path(folder) / "list.txt", options)
-        for _ in range(options.epochs + 1):
+        for _ in range(options.epochs):
             for reader in readers:
                 reader.read()
         for reader in readers:
@@ -104,14 +105,19 @@ def _start(root: Path, list_file: Path, options: argparse.Namespace) -> list[Rea
     common = [str(root), str(list_file), "--workers", str(options.workers)]
     common += ["--jitter"] * options.jitter
     own = [*common, "--backend", options.backend]
-    readers = [
-        Reader("ppcls", sys.executable, "ppcls_reader.py", own),
-        Reader("ppcls, decode: exact", sys.executable, "ppcls_reader.py", [*own, "--decode=exact"]),
-        Reader("PaddleClas's steps (cv2)", sys.executable, "paddleclas_reader.py", common),
-        Reader("the decoder alone", sys.executable, "decoder_alone.py", common),
+    python = sys.executable
+    table = [
+        ("ppcls", python, "ppcls_reader.py", own),
+        ("ppcls, decode: exact", python, "ppcls_reader.py", [*own, "--decode=exact"]),
+        ("PaddleClas's steps (cv2)", python, "paddleclas_reader.py", common),
+        ("the decoder alone", python, "decoder_alone.py", common),
     ]
     if options.timm_python:
-        readers.append(Reader("timm (PIL, bicubic)", options.timm_python, "timm_reader.py", common))
+        table.append(("timm (PIL, bicubic)", options.timm_python, "timm_reader.py", common))
+    readers = []
+    for row in table:
+        readers.append(Reader(*row))
+        readers[-1].read()
     return readers
 
 
