@@ -134,7 +134,7 @@ def _check_classes(dataset: PictureDataset, class_num: int, logger: logging.Logg
     if dataset.class_names and len(dataset.class_names) != class_num:
         found = len(dataset.class_names)
         raise DataError(
-            f"DataLoader.Train.dataset has {found} class folders, but Arch.class_num is "
+            f"DataLoader.Train.dataset has {found} classes, but Arch.class_num is "
             f"{class_num}: set it with -o Arch.class_num={found}"
         )
     if dataset.labels.ndim == 1 and dataset.labels.max() + 1 < class_num:
