@@ -135,7 +135,7 @@ def _print(readers: list[Reader]) -> None:
         cost = statistics.median(answer["processor_ms"] for answer in reader.answers[1:])
         sys.stdout.write(f"{reader.name}: {cost:.2f} ms of processor time a picture\n")
     own = readers[0].answers
-    sys.stdout.write(f"first batch of ppcls after {own[0]['first_batch']:.2f} s\n")
+    sys.stdout.write(f"first batch of ppcls {own[0]['first_batch']:.2f} s after its imports\n")
     for number, answer in enumerate(own):
         sizes = ", ".join(f"{size:.1f}" for size in answer["workers_mib"])
         sys.stdout.write(f"epoch {number}: its workers hold {sizes} MiB of their own\n")

@@ -11,10 +11,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark.peers.turns import Epoch, children, parse, take_turns
+from ppcls import ops
 from ppcls.data.datasets import ImageNetDataset
 from ppcls.data.loader import DataLoader
 from ppcls.data.samplers import DistributedBatchSampler
 from ppcls.data.transforms.base import Transform
+from ppcls.engine.batch import ToTensors
 from ppcls.registry import TRANSFORMS
 
 
@@ -34,9 +36,6 @@ def transforms(options: Namespace) -> list[Transform]:
 
 def make(options: Namespace) -> Epoch:
     """Opens the list, starts the workers."""
-    from ppcls import ops
-    from ppcls.engine.batch import ToTensors
-
     ops.keep_memory()  # as the trainer does
     dataset = ImageNetDataset(str(options.root), str(options.list), transforms(options))
     dataset.pipeline.decodes_parts = options.decode == "fast"
