@@ -16,7 +16,7 @@ from typing import Any
 
 from ppcls import __version__
 from ppcls.cli_data import add_data_commands
-from ppcls.cli_start import load, starting
+from ppcls.cli_start import add_override, load, starting
 from ppcls.errors import PPClsError, UnknownName, UsageError
 
 INTERRUPTED = 130
@@ -320,7 +320,7 @@ def _add_config_commands(commands: Any) -> None:
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(run=_config_check)
     for command in (show, check):
-        _add_override(command)
+        add_override(command)
 
 
 def _add_models_command(commands: Any) -> None:
@@ -397,20 +397,9 @@ def _add(
     parser.add_argument(
         "-c", "--config", required=config_required, metavar="FILE", help="a YAML file"
     )
-    _add_override(parser)
+    add_override(parser)
     parser.set_defaults(run=run)
     return parser
-
-
-def _add_override(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="set a value of the configuration; may be repeated",
-    )
 
 
 def _add_allow_random(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ppcls.cli_start import load, starting
+from ppcls.cli_start import add_override, load, starting
 from ppcls.errors import ArgumentError, UsageError
 
 CONFIG = "configs/quick_start/photos.yaml"
@@ -154,7 +154,7 @@ def _add_check(commands: Any) -> None:
     _number(parser, "--workers", int, 0, None, "decoding processes (default: one a processor)")
     _number(parser, "--timeout", float, 0.1, 60, "seconds after which a picture counts as stuck")
     _add_out(parser, "output/data_check")
-    _add_override(parser)
+    add_override(parser)
 
 
 def _add_list(commands: Any) -> None:
@@ -276,18 +276,7 @@ def _number(parser: Any, name: str, kind: type, least: float, default: Any, help
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="a YAML file")
-    _add_override(parser)
-
-
-def _add_override(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="set a value of the configuration; may be repeated",
-    )
+    add_override(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser, default: str) -> None:

@@ -1,7 +1,8 @@
-"""What a command does before it begins: the imports, which take seconds, and the configuration."""
+"""What commands do before they begin: the imports, which take seconds, and the configuration."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import threading
@@ -34,6 +35,18 @@ def starting() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def add_override(parser: argparse.ArgumentParser) -> None:
+    """``-o PATH=VALUE``, for :func:`load`."""
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a value of the configuration; may be repeated",
+    )
 
 
 def load(path: str, overrides: Sequence[str]) -> Config:

@@ -11,7 +11,6 @@ import math
 import random
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import paddle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmark.peers.turns import Epoch, children, parse, read_list, take_turns
+from benchmark.peers.turns import Epoch, children, epochs_of, parse, read_list, take_turns
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(1, 1, 3)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(1, 1, 3)
@@ -78,12 +77,7 @@ def make(options: Namespace) -> Epoch:
         use_shared_memory=True,
         persistent_workers=True,
     )
-
-    def epoch() -> Iterator[int]:
-        for images, _ in loader:
-            yield images.shape[0]
-
-    return epoch
+    return epochs_of(loader)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmark.peers.torch_step import import_torchvision
-from benchmark.peers.turns import Epoch, children, parse, read_list, take_turns
+from benchmark.peers.turns import Epoch, children, epochs_of, parse, read_list, take_turns
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -55,12 +54,7 @@ def make(options: Namespace) -> Epoch:
         pin_memory=False,
         persistent_workers=True,
     )
-
-    def epoch() -> Iterator[int]:
-        for images, _ in loader:
-            yield images.shape[0]
-
-    return epoch
+    return epochs_of(loader)
 
 
 if __name__ == "__main__":

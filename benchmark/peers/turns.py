@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ def take_turns(make: Callable[[], Epoch], workers: Callable[[], Sequence[int]]) 
         }
         sys.stdout.write(f"{json.dumps(answer)}\n")
         sys.stdout.flush()
+
+
+def epochs_of(loader: Iterable[Any]) -> Epoch:
+    """Epochs of a loader that gives (images, labels) each time it is gone through."""
+
+    def epoch() -> Iterator[int]:
+        for images, _ in loader:
+            yield images.shape[0]
+
+    return epoch
 
 
 def processor_seconds(workers: Sequence[int]) -> float:

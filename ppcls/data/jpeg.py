@@ -86,29 +86,27 @@ def _header(data: bytes, frame: int, scan: int, has_app1: bool) -> JpegHeader | 
     if 0 in heights:
         return None
     tall = max(heights)
-    one_scan = _is_one_scan(data, scan)
-    if not one_scan and not _is_whole(data, scan):
+    marks = _markers(data, scan)
+    one_scan = len(marks) == 1  # the end's: nothing but bits of the picture comes before it
+    if not one_scan and not _is_whole(data, scan, marks):
         return None
     in_order = one_scan and data[frame + 1] in BASELINE
     return JpegHeader(width, height, has_app1, frame + 5, 8 * tall, tall > 1, in_order)
 
 
-def _is_one_scan(data: bytes, start: int) -> bool:
-    """Whether nothing but bits of pictures and restarts comes between ``start`` and the end.
+def _markers(data: bytes, start: int) -> np.ndarray:
+    """Where markers are from ``start`` on, int64 [n].
 
     In a scan, FF 00 is a byte FF, and FF D0 to FF D7 are restarts.
     """
     scan = np.frombuffer(data, np.uint8, offset=start)
-    codes = scan[np.flatnonzero(scan[:-1] == 0xFF) + 1]
-    return np.count_nonzero((codes != 0) & ((codes < 0xD0) | (codes > 0xD7))) == 1
-
-
-def _is_whole(data: bytes, start: int) -> bool:
-    """Whether scans and tables follow each other from the end of a scan's header to the end."""
-    scan = np.frombuffer(data, np.uint8)
     marks = np.flatnonzero(scan[:-1] == 0xFF)
     codes = scan[marks + 1]
-    marks = marks[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))]
+    return marks[(codes != 0) & ((codes < 0xD0) | (codes > 0xD7))] + start
+
+
+def _is_whole(data: bytes, start: int, marks: np.ndarray) -> bool:
+    """Whether scans and tables follow each other from the end of a scan's header to the end."""
     position, in_scan = start, True
     while True:
         following = int(np.searchsorted(marks, position))
