@@ -121,6 +121,16 @@ def test_the_largest_batch_fits_into_shared_memory(make_dataset):
         assert reader._pool._shared.pixel_bytes == 2 * 48 * 24 * 3
 
 
+def test_a_data_set_is_told_what_will_be_read(make_dataset):
+    dataset = make_dataset()
+    told = []
+    dataset.expect = lambda indices: told.append(indices.tolist())
+    with DataLoader(dataset, Fixed([[3, 1], [2 + 23, 0]]), seed=3) as reader:
+        list(reader.epoch(0))
+        list(reader.epoch(0, start=1))
+    assert told == [[3, 1, 2, 0], [2, 0]]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resuming_skips_batches(make_dataset, workers):
     with loader(make_dataset(), workers) as reader:
