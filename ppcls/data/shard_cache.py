@@ -190,7 +190,8 @@ class CachedShards:
         held = []
         for shard in self._shards:
             path = self._folder / shard.name
-            times = [t for t in map(_changed, (path, _part_of(path))) if t is not None]
+            # the part first: another process may rename it to the whole shard in between
+            times = [t for t in map(_changed, (_part_of(path), path)) if t is not None]
             if times:
                 held.append((shard, max(times)))
         return sorted(held, key=lambda item: item[1])
