@@ -156,6 +156,16 @@ def _config_check(options: argparse.Namespace) -> int:
     return code
 
 
+def _config_plot(options: argparse.Namespace) -> int:
+    config = load(options.config, options.override)
+    with starting():
+        from ppcls.report.config_plot import plot
+
+    out = options.out or Path(options.config).with_suffix(".png").name
+    sys.stdout.write(f"{plot(config, Path(out), options.steps_per_epoch)}\n")
+    return 0
+
+
 def _models(options: argparse.Namespace) -> int:
     with starting():
         from ppcls import zoo
@@ -319,8 +329,30 @@ def _add_config_commands(commands: Any) -> None:
     )
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(run=_config_check)
-    for command in (show, check):
+    plot = subcommands.add_parser(
+        "plot",
+        help="draw learning rate, momentum and what else changes over the run",
+        epilog="example: ppcls config plot -c configs/ImageNet/MobileNeXt/MobileNeXt_100.yaml",
+    )
+    plot.add_argument("-c", "--config", required=True, metavar="FILE", help="a YAML file")
+    plot.add_argument(
+        "--out", metavar="FILE", help="the picture (default: named as FILE, in this folder)"
+    )
+    plot.add_argument(
+        "--steps-per-epoch",
+        type=_positive,
+        metavar="N",
+        help="length of an epoch, instead of that of the data set",
+    )
+    plot.set_defaults(run=_config_plot)
+    for command in (show, check, plot):
         add_override(command)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, received '{text}'")
+    return int(text)
 
 
 def _add_models_command(commands: Any) -> None:

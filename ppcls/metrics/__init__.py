@@ -1,1 +1,1 @@
-"""Metrics, one file each. All of them are sums that can be added over batches and processes."""
+"""Metrics: sums that are added over batches and processes, and what needs all scores."""

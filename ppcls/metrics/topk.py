@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ppcls.errors import ArgumentError
+from ppcls.errors import ArgumentError, DataError
 from ppcls.metrics.base import Metric
 from ppcls.registry import METRICS
 
@@ -47,6 +48,51 @@ class TopkAcc(Metric):
             rank = _rank_of_truth(logits, targets)
             right = [(rank >= 1) & (rank <= k) for k in self._topk]
             self._add(paddle.stack(right).astype("int64").sum(axis=1), logits.shape[0])
+
+
+@METRICS.register()
+class DistillationTopkAcc(TopkAcc):
+    """``TopkAcc`` of one of the networks that are trained together.
+
+    Args:
+        model_key: the network's name in ``Arch.models``.
+        feature_key: which of its outputs are the logits, if it has several.
+        topk: k, or several; the first one's accuracy is the main one.
+        class_num: number of classes.
+
+    Raises:
+        ArgumentError: a k is below 1, beyond the number of classes, or given twice.
+    """
+
+    def __init__(
+        self,
+        model_key: str,
+        feature_key: str | None = None,
+        topk: list[Rank] | Rank = TOP_1_AND_5,
+        *,
+        class_num: int | None = None,
+    ):
+        self._keys = [model_key] if feature_key is None else [model_key, feature_key]
+        super().__init__(topk, class_num=class_num)
+
+    def update(self, logits: paddle.Tensor | Mapping[str, Any], targets: paddle.Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            logits: outputs by name; or the logits themselves, of the one network that is
+                evaluated alone.
+            targets: class indices [N] or [N, 1], or probabilities [N, C].
+
+        Raises:
+            DataError: there is no output of that name.
+        """
+        for key in self._keys:
+            if isinstance(logits, Mapping):
+                if key not in logits:
+                    found = ", ".join(f"'{name}'" for name in logits)
+                    raise DataError(f"expected '{key}' among the outputs, received {found}")
+                logits = logits[key]
+        super().update(logits, targets)
 
 
 def _rank_of_truth(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tensor:

@@ -36,7 +36,7 @@ LINES = [
     ("Metric:", "Metrics:", "Metrics", "did you mean 'Metric'?"),
     ("Optimizer:", "optimizer:", "optimizer", "did you mean 'Optimizer'?"),
     ("  dropout: 0.2", "  dropout_prob: 0.2", "Arch.dropout_prob", "did you mean 'dropout'?"),
-    ("  momentum: 0.9", "  clip_grad: 1.0", "Optimizer.clip_grad", "unknown key"),
+    ("  momentum: 0.9", "  clip_gard: 1.0", "Optimizer.clip_gard", "'clip_grad'?"),
     ("coeff: 1e-4", "coef: 1e-4", "Optimizer.regularizer.coef", "did you mean 'coeff'?"),
     ("{topk: [1, 5]}", "{top_k: [1, 5]}", "Metric.Eval.0.TopkAcc.top_k", "did you mean 'topk'?"),
     (

@@ -20,7 +20,6 @@ from ppcls import zoo
 from ppcls.config import Config, ConfigError, load_config
 from ppcls.config.compose import compose
 from ppcls.config.schema import NOT_YET
-from ppcls.registry import OPTIMIZERS, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -29,10 +28,7 @@ FILES = sorted(set(CONFIGS.rglob("*.yaml")) - set(PIECES))
 VARIANTS = sorted(CONFIGS.glob("ImageNet/*/*.yaml"))
 LARGE = 40_000_000  # parameters; building such a network takes seconds
 
-# What published recipes name, and ppcls does not have yet -> the piece of work that brings it.
-COMING: dict[Registry[Any], dict[str, str]] = {
-    OPTIMIZERS: {"AdamW": "optimizers", "RMSProp": "optimizers"},
-}
+# Keys that published recipes use, and ppcls does not have yet -> the piece of work that brings it.
 COMING_KEYS = {
     "EMA": "averaged weights",
     "Global.update_freq": "accumulated gradients",
@@ -80,11 +76,8 @@ def by_size(path: Path) -> Any:
 
 
 def is_coming(problem: ppcls.config.Problem) -> bool:
-    """Whether a problem is that something of ``COMING`` is not there yet."""
-    if "is not supported by this version" in problem.message:
-        return problem.path in COMING_KEYS
-    unknown = [f"unknown {r.kind} '{name}'" for r, names in COMING.items() for name in names]
-    return any(problem.message.startswith(start) for start in unknown)
+    """Whether a problem is that something of ``COMING_KEYS`` is not there yet."""
+    return "is not supported by this version" in problem.message and problem.path in COMING_KEYS
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -95,13 +88,6 @@ def test_every_file_is_right_but_for_what_is_coming(path: Path) -> None:
         assert [str(p) for p in error.problems if not is_coming(p)] == []
     else:
         assert warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("registry", "name"), [(registry, name) for registry in COMING for name in COMING[registry]]
-)
-def test_what_is_coming_is_not_there_yet(registry: Registry[Any], name: str) -> None:
-    assert name not in registry.names(), "it has come: take it off the list"
 
 
 @pytest.mark.parametrize("key", COMING_KEYS)
@@ -119,14 +105,10 @@ def test_every_recipe_is_right_without_what_is_coming(path: Path, tmp_path: Path
 
 
 def stand_in(path: Path, folder: Path) -> Config:
-    """The configuration with what is coming left out, or replaced by what there is."""
+    """The configuration with what is coming left out."""
     plain = copy.deepcopy(tree(path))
     plain.pop("EMA", None)
     plain["Global"].pop("update_freq", None)
-    if plain["Optimizer"]["name"] in COMING[OPTIMIZERS]:
-        known = OPTIMIZERS.entry("Momentum").arguments()
-        kept = {key: value for key, value in plain["Optimizer"].items() if key in known}
-        plain["Optimizer"] = {**kept, "name": "Momentum"}
     return load_config(write(folder, yaml.safe_dump(plain)))
 
 

@@ -1,0 +1,57 @@
+"""Optimizers as published recipes write them: read, trained with, and resumed to the same bits."""
+
+import pytest
+import support
+
+pytest.importorskip("paddle")
+
+LR = "lr: {name: Cosine, learning_rate: 0.001, warmup_epoch: 1}"
+SECTIONS = {
+    # PaddleClas configs/ImageNet/FasterNet/FasterNet_L.yaml: nothing there reads clip_grad
+    "FasterNet": "name: AdamW, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05, "
+    "clip_grad: 0.01, no_weight_decay_name: null, one_dim_param_no_weight_decay: True",
+    # configs/CAE/cae_base_patch16_224_finetune.yaml
+    "CAE": "name: AdamWDL, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.05, "
+    "layerwise_decay: 0.65",
+    # configs/ImageNet/EfficientNet/EfficientNetB0.yaml
+    "EfficientNet": "name: RMSProp, momentum: 0.9, rho: 0.9, epsilon: 0.001, "
+    "regularizer: {name: L2, coeff: 0.00001}",
+    "Lamb": "name: Lamb, weight_decay: 0.02, clip_global_norm: 1.0",
+    "LARS": "name: LARS, weight_decay: 0.0001, one_dim_param_no_weight_decay: True",
+    "Lion": "name: Lion, weight_decay: 0.1, layer_decay: 0.8, clip_adaptive: 0.02",
+}
+
+
+@pytest.mark.parametrize("recipe", SECTIONS)
+def test_a_resumed_run_is_the_whole_run(config_file, run_folder, tmp_path, recipe):
+    section = f"Optimizer={{_replace_: true, {SECTIONS[recipe]}, {LR}}}"
+    overrides = [section, "Global.epochs=2", "Global.save_interval=1"]
+    support.train(config_file, *overrides)
+    other = tmp_path / "other"
+    resume = [f"Global.output_dir={other}", f"Global.checkpoints={run_folder / 'epoch_1'}"]
+    support.train(config_file, *overrides, *resume)
+    assert support.same_files(run_folder / "latest", other / support.NET / "latest") == []
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ("name: AdamW, clip_grad: 1.0, clip_norm: 5.0", "Optimizer.clip_grad"),
+        ("name: AdamW, layer_decay: 1.5", "Optimizer.layer_decay"),
+        ("name: AdamW, regularizer: {name: L2}", "Optimizer.regularizer"),
+        ("name: RMSProp, epsilon: 0", "Optimizer.epsilon"),
+    ],
+)
+def test_mistakes_are_reported_at_their_place(config_file, section, path):
+    from ppcls.config import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        support.load(config_file, f"Optimizer={{_replace_: true, {section}, {LR}}}")
+    assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_pythons_none_is_no_clipping(config_file):
+    # configs/ImageNet/StarNet/StarNet_S1.yaml
+    section = f"name: AdamW, weight_decay: 0.05, clip_grad: None, {LR}"
+    config = support.load(config_file, f"Optimizer={{_replace_: true, {section}}}")
+    assert config.Optimizer.arguments["clip_grad"] is None
