@@ -16,6 +16,9 @@ from typing import Any
 
 from ppcls import __version__
 from ppcls.cli_data import add_data_commands
+from ppcls.cli_eval import add_eval_command, add_greedy_options, average
+from ppcls.cli_find import add_find_commands
+from ppcls.cli_finetune import add_finetune_command
 from ppcls.cli_start import add_override, load, starting
 from ppcls.errors import PPClsError, UnknownName, UsageError
 
@@ -61,18 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     config = load(options.config, options.override)
     with starting():
+        from ppcls.engine.dry_run import dry_run
         from ppcls.engine.trainer import Trainer
 
-    Trainer(config).fit()
-    return 0
-
-
-def _eval(options: argparse.Namespace) -> int:
-    config = load(options.config, options.override)
-    with starting():
-        from ppcls.engine.evaluator import Evaluator
-
-    Evaluator(config, options.allow_random).run()
+    if options.dry_run:
+        dry_run(config)
+    else:
+        Trainer(config).fit()
     return 0
 
 
@@ -193,7 +191,7 @@ def _weights(options: argparse.Namespace) -> int:
         case "diff":
             return commands.diff(options.one, options.other)
         case _:
-            return commands.average(options.out, options.files)
+            return average(options)
 
 
 # Errors ------------------------------------------------------------------------------------------
@@ -262,22 +260,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(
+    command = _add(
         commands,
         "train",
         _train,
         "train a network",
         "ppcls train -c configs/quick_start/MobileNeXt_mnist.yaml -o Global.epochs=3",
     )
-    command = _add(
-        commands,
-        "eval",
-        _eval,
-        "evaluate weights",
-        "ppcls eval -c configs/quick_start/MobileNeXt_mnist.yaml "
-        "-o Global.pretrained_model=output/MobileNeXt_x0_35/best_model",
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="one step and one batch of validation through everything; keeps nothing",
     )
-    _add_allow_random(command)
+    add_eval_command(commands)
     command = _add(
         commands,
         "infer",
@@ -308,6 +303,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_models_command(commands)
     _add_weights_commands(commands)
     add_data_commands(commands)
+    add_find_commands(commands)
+    add_finetune_command(commands)
     return parser
 
 
@@ -410,6 +407,7 @@ def _add_weights_commands(commands: Any) -> None:
     )
     command.add_argument("out", metavar="OUT", help="a .pdparams or .safetensors file")
     command.add_argument("files", metavar="IN", nargs="+", help=source)
+    add_greedy_options(command)
 
 
 def _add(

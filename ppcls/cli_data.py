@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ppcls.cli_start import add_override, load, starting
+from ppcls.cli_start import add_config, add_number, add_override, load, starting
 from ppcls.errors import ArgumentError, UsageError
 
 CONFIG = "configs/quick_start/photos.yaml"
@@ -145,14 +145,16 @@ def _add_check(commands: Any) -> None:
     lists.add_argument("--delimiter", metavar="TEXT", help="default: any blanks and tabs")
     lists.add_argument("--names", metavar="FILE", help="names of the classes, '<id> <name>' a line")
     what = parser.add_argument_group("what counts as a finding")
-    _number(what, "--min-side", int, 1, 24, "shorter side, below which a picture is tiny")
-    _number(what, "--max-pixels", int, 1, 25_000_000, "width x height, above which it is huge")
-    _number(what, "--near", int, 0, 6, "bits of 64 that hashes of similar pictures may differ in")
+    add_number(what, "--min-side", int, 1, 24, "shorter side, below which a picture is tiny")
+    add_number(what, "--max-pixels", int, 1, 25_000_000, "width x height, above which it is huge")
+    add_number(
+        what, "--near", int, 0, 6, "bits of 64 that hashes of similar pictures may differ in"
+    )
     what.add_argument("--no-near", action="store_true", help="look for equal pictures only")
-    _number(what, "--imbalance", float, 1, 10, "largest class, divided by a smallest one")
+    add_number(what, "--imbalance", float, 1, 10, "largest class, divided by a smallest one")
     what.add_argument("--strict", action="store_true", help="exit code 1 if anything was found")
-    _number(parser, "--workers", int, 0, None, "decoding processes (default: one a processor)")
-    _number(parser, "--timeout", float, 0.1, 60, "seconds after which a picture counts as stuck")
+    add_number(parser, "--workers", int, 0, None, "decoding processes (default: one a processor)")
+    add_number(parser, "--timeout", float, 0.1, 60, "seconds after which a picture counts as stuck")
     _add_out(parser, "output/data_check")
     add_override(parser)
 
@@ -168,9 +170,9 @@ def _add_list(commands: Any) -> None:
         "class is split alike. Splits that have folders (train/, val/, test/) stay as they are.",
     )
     parser.add_argument("folder", metavar="PATH", help="a folder of class folders")
-    _number(parser, "--val", float, 0, 0.2, "part of each class for validation")
-    _number(parser, "--test", float, 0, 0, "part of each class for a test list")
-    _number(parser, "--seed", int, 0, 0, "another seed is another split")
+    add_number(parser, "--val", float, 0, 0.2, "part of each class for validation")
+    add_number(parser, "--test", float, 0, 0, "part of each class for a test list")
+    add_number(parser, "--seed", int, 0, 0, "another seed is another split")
     parser.add_argument(
         "--group",
         metavar="REGEX",
@@ -194,12 +196,12 @@ def _add_browse(commands: Any) -> None:
         f"ppcls data browse -c {CONFIG} --original --repeat 4",
         "Draws samples after augmentation and mixing, with labels: browse.png and browse.html.",
     )
-    _add_config(parser)
+    add_config(parser)
     parser.add_argument("--mode", choices=("Train", "Eval"), default="Train", help="whose reader")
-    _number(parser, "--count", int, 1, 16, "pictures")
-    _number(parser, "--repeat", int, 1, 1, "draws of each, from as many epochs")
+    add_number(parser, "--count", int, 1, 16, "pictures")
+    add_number(parser, "--repeat", int, 1, 1, "draws of each, from as many epochs")
     parser.add_argument("--original", action="store_true", help="also draw the files themselves")
-    _number(parser, "--epoch", int, 1, 1, "the first epoch to draw from")
+    add_number(parser, "--epoch", int, 1, 1, "the first epoch to draw from")
     _add_out(parser, "output/data_browse")
 
 
@@ -212,8 +214,8 @@ def _add_doctor(commands: Any) -> None:
         f"ppcls data doctor -c {CONFIG}",
         "Measures reading, decoding and training apart and together, and says what to change.",
     )
-    _add_config(parser)
-    _number(parser, "--batches", int, 1, 20, "batches that each stage is measured with")
+    add_config(parser)
+    add_number(parser, "--batches", int, 1, 20, "batches that each stage is measured with")
 
 
 def _add_pack(commands: Any) -> None:
@@ -230,9 +232,9 @@ def _add_pack(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", help="a new folder")
     parser.add_argument("--list", metavar="FILE", help="'<path> <label>' a line")
     parser.add_argument("--delimiter", metavar="TEXT", help="default: any blanks and tabs")
-    _number(parser, "--shard-mb", float, 0, 256, "largest size of a shard in MB")
-    _number(parser, "--short-side", int, 1, None, "scale larger pictures down to such JPEGs")
-    _number(parser, "--quality", int, 1, 90, "of these JPEGs")
+    add_number(parser, "--shard-mb", float, 0, 256, "largest size of a shard in MB")
+    add_number(parser, "--short-side", int, 1, None, "scale larger pictures down to such JPEGs")
+    add_number(parser, "--quality", int, 1, 90, "of these JPEGs")
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),
@@ -242,8 +244,8 @@ def _add_pack(commands: Any) -> None:
     parser.add_argument(
         "--no-shuffle", dest="shuffle", action="store_false", help="keep the order of the pictures"
     )
-    _number(parser, "--seed", int, 0, 0, "of the order")
-    _number(parser, "--workers", int, 1, None, "threads (default: one a processor)")
+    add_number(parser, "--seed", int, 0, 0, "of the order")
+    add_number(parser, "--workers", int, 1, None, "threads (default: one a processor)")
     parser.set_defaults(resume="the same command goes on with what is packed")
 
 
@@ -255,28 +257,6 @@ def _add(
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def _number(parser: Any, name: str, kind: type, least: float, default: Any, help: str) -> None:
-    """An option that is a number of at least ``least``."""
-
-    def parsed(value: str) -> Any:
-        try:
-            number = kind(value)
-        except ValueError:
-            number = None
-        if number is None or not least <= number < float("inf"):
-            what = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what} >= {least:g}, received '{value}'")
-        return number
-
-    suffix = "" if default is None else f" (default: {default})"
-    parser.add_argument(name, type=parsed, default=default, metavar="N", help=f"{help}{suffix}")
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="a YAML file")
-    add_override(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser, default: str) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppcls.config import Config
@@ -47,6 +47,29 @@ def add_override(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="set a value of the configuration; may be repeated",
     )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """``-c FILE`` and ``-o PATH=VALUE``, for :func:`load`."""
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="a YAML file")
+    add_override(parser)
+
+
+def add_number(parser: Any, name: str, kind: type, least: float, default: Any, help: str) -> None:
+    """An option that is a number of at least ``least``."""
+
+    def parsed(value: str) -> Any:
+        try:
+            number = kind(value)
+        except ValueError:
+            number = None
+        if number is None or not least <= number < float("inf"):
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what} >= {least:g}, received '{value}'")
+        return number
+
+    suffix = "" if default is None else f" (default: {default})"
+    parser.add_argument(name, type=parsed, default=default, metavar="N", help=f"{help}{suffix}")
 
 
 def load(path: str, overrides: Sequence[str]) -> Config:

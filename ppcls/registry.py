@@ -196,10 +196,24 @@ class One:
 
     Attributes:
         also: arguments that may stand beside the component's own; they go to ``Spec.extra``.
+        instead: components of another kind that may stand there, without ``also``.
+        always: the same as ``also``, and for these, too.
     """
 
     registry: Registry[Any]
     also: tuple[Argument, ...] = ()
+    instead: Registry[Any] | None = None
+    always: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Annotation: a list of components, each under a label: ``- Label: {name: Name, ...}``.
+
+    The builder receives pairs of label and :class:`Spec`.
+    """
+
+    one: One
 
 
 @dataclass(frozen=True)
@@ -244,6 +258,7 @@ class Repeats:
 
 
 BACKBONES: Registry[Any] = Registry("network", "ppcls.backbones")
+NETWORK_GROUPS: Registry[Any] = Registry("group of networks", "ppcls.engine.distillation")
 TRANSFORMS: Registry[Any] = Registry(
     "transform", "ppcls.data.transforms", probe=True, sequence="ppcls.data.pipeline:layout"
 )
@@ -255,4 +270,6 @@ METRICS: Registry[Any] = Registry("metric", "ppcls.metrics", probe=True)
 OPTIMIZERS: Registry[Any] = Registry("optimizer", "ppcls.optim.optimizers")
 REGULARIZERS: Registry[Any] = Registry("regularizer", "ppcls.optim.regularizers", probe=True)
 SCHEDULES: Registry[Any] = Registry("learning-rate schedule", "ppcls.optim.schedules", probe=True)
+AVERAGES: Registry[Any] = Registry("average", "ppcls.engine.averaging", probe=True)
 POSTPROCESSES: Registry[Any] = Registry("post-process", "ppcls.data.postprocess")
+TRACKERS: Registry[Any] = Registry("tracker", "ppcls.engine.trackers")

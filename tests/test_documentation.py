@@ -16,7 +16,19 @@ from PIL import Image
 
 import ppcls
 from ppcls.config import ConfigError
-from ppcls.registry import BATCH_TRANSFORMS, DATASETS, SAMPLERS, TRANSFORMS, Registry
+from ppcls.registry import (
+    AVERAGES,
+    BATCH_TRANSFORMS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    SAMPLERS,
+    SCHEDULES,
+    TRACKERS,
+    TRANSFORMS,
+    Registry,
+)
 from ppcls.weights.write import write_weights
 
 ROOT = Path(__file__).parents[1]
@@ -86,8 +98,36 @@ def test_the_configuration_of_the_guide_to_data_is_right(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "registry",
+    [AVERAGES, LOSSES, METRICS, OPTIMIZERS, SCHEDULES, TRACKERS],
+    ids=lambda registry: registry.kind,
+)
+def test_the_guide_to_training_names_every_component(registry: Registry[Any]) -> None:
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert [name for name in registry.names() if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("text", code_blocks("docs/training.md", "yaml"), ids=lambda t: t[:20])
+def test_the_recipes_of_the_guide_to_training_are_right(text: str, tmp_path: Path) -> None:
+    base = "_base_: configs/ImageNet/MobileNeXt/MobileNeXt_100.yaml\n"
+    whole = text if text.startswith("_base_") else base + text
+    path = tmp_path / "mine.yaml"
+    path.write_text(whole.replace("_base_: ", f"_base_: {ROOT}/"), encoding="utf-8")
+    ppcls.load_config(path)
+
+
+@pytest.mark.parametrize(
     "page",
-    ["README.md", "deploy/README.md", "dataset/README.md", "docs/weights.md", "docs/data.md"],
+    [
+        "README.md",
+        "benchmark/README.md",
+        "deploy/README.md",
+        "dataset/README.md",
+        "docs/weights.md",
+        "docs/data.md",
+        "docs/training.md",
+        "docs/results.md",
+    ],
 )
 def test_files_and_options_that_pages_name_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -176,25 +216,17 @@ def test_the_commands_of_the_page_on_own_photos_run(tmp_path: Path) -> None:
     page = (ROOT / "docs/your_own_photos.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    ((?:ppcls|python) .*)$", page, re.MULTILINE)
     names = [c.split()[1] for c in commands]
-    assert names == [
-        "dataset/photos.py",
-        *["data"] * 3,
-        "train",
-        "infer",
-        "export",
-        "infer",
-        "data",
-    ]
+    assert names == ["data", "finetune", "data", "train", "infer", "export", "infer", "data"]
     answers = []
     for command in commands:
         program, *arguments = command.split()
-        if arguments[0] == "train":
-            arguments += ["-o", "Global.epochs=2", "-o", "DataLoader.Train.sampler.batch_size=8"]
+        if arguments[0] == "finetune":
+            arguments += ["--epochs", "2"]
         if "doctor" in arguments:
-            arguments += ["--batches", "1", "-o", "DataLoader.Train.sampler.batch_size=8"]
-        start = [str(ROOT / arguments.pop(0))] if program == "python" else ["-m", "ppcls.cli"]
+            arguments += ["--batches", "1"]
+        assert program == "ppcls"
         done = subprocess.run(
-            [sys.executable, *start, *arguments],
+            [sys.executable, "-m", "ppcls.cli", *arguments],
             capture_output=True,
             text=True,
             timeout=200,
@@ -206,13 +238,14 @@ def test_the_commands_of_the_page_on_own_photos_run(tmp_path: Path) -> None:
         broken = arguments[0] == "infer"
         assert done.returncode == int(broken), f"{command}\n{done.stdout}{done.stderr}"
         answers.append(done.stdout)
-    assert "train: 20 photos of 2 classes" in answers[0]
-    assert "left out: " in answers[4] and "IMG_0003.jpg" in answers[4]
-    assert re.search(r"\[Eval\]\[Epoch 2\]\[best metric: \d\.\d{5}\]", answers[4])
+    assert re.search(r"2 classes, \d+ photos for train, \d photos for val", answers[1])
+    assert "left out: photos/cat/IMG_0003.jpg: " in answers[1]
+    assert re.search(r"\d of \d photos right: top-1 ", answers[1])
+    assert re.search(r"\[Eval\]\[Epoch 2\]\[best metric: \d\.\d{5}\]", answers[3])
     named = "'label_names': ['cat', 'dog']", "'label_names': ['dog', 'cat']"
-    assert sum(answers[5].count(text) for text in named) == 11
-    assert answers[5] == answers[7], "the exported folder answers as the checkpoint does"
-    assert "is the limit" in answers[8] or "are balanced" in answers[8]
+    assert sum(answers[4].count(text) for text in named) == 11
+    assert answers[4] == answers[6], "the exported folder answers as the checkpoint does"
+    assert "is the limit" in answers[7] or "are balanced" in answers[7]
 
 
 def test_what_the_page_on_own_photos_quotes_is_what_the_code_says() -> None:
@@ -220,15 +253,15 @@ def test_what_the_page_on_own_photos_quotes_is_what_the_code_says() -> None:
     page = (ROOT / "docs/your_own_photos.md").read_text(encoding="utf-8")
     table = page.partition("| it says |")[2]
     quoted = [q for row in table.splitlines()[2:] for q in re.findall(r"`([^`]+)`", row)[:1]]
-    sources = [*(ROOT / "ppcls").rglob("*.py"), ROOT / "dataset/photos.py"]
-    text = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    text = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "ppcls").rglob("*.py"))
     for words in (
-        "expected one sub-folder per class, received none",
+        "expected a folder for each class, such as ",
         "in every class folder,",
-        "photos to train on; 50 are a start",
-        "is in several classes",
+        "few photos to learn from, 50 are a start: ",
+        "no photo to test with, a class needs two for that: ",
         "left out: ",
-        "is there and kept; --force draws anew",
+        " is there already: run it by ppcls train -c ",
+        " are published that are known here: give some by --pretrained",
     ):
         assert any(words in message for message in quoted), words
         assert words in text, words
@@ -244,6 +277,7 @@ def test_what_the_page_on_own_photos_quotes_is_what_the_code_says() -> None:
         "train_step.py --models MobileNeXt_x0_35 --repeats 1 --steps 1 --mode eval",
         "train_loop.py --repeats 1 --steps 2 --batch 4",
         "roofline.py --model ppcls:MobileNeXt_x0_35 --batch 4 --size 32 --steps 1",
+        "frozen_step.py --model MobileNeXt_x0_35 --batch 4 --size 64 --steps 1 --repeats 1",
     ],
 )
 def test_benchmarks_run(command: str) -> None:
@@ -256,4 +290,4 @@ def test_benchmarks_run(command: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"img/s|images per second|MiB", done.stdout)
+    assert re.search(r"img/s|images per second|MiB|ms/step", done.stdout)

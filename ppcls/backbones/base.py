@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import paddle
@@ -12,6 +12,7 @@ from paddle import nn
 
 from ppcls.backbones.layers import change_settings
 from ppcls.backbones.naming import Naming
+from ppcls.backbones.recompute import Recomputable
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Backbone(nn.Layer):
         num_features: channels of the vector that enters the classifier.
         feature_info: stride and channels of each map that ``features`` returns.
         settings: what ``adopt`` has set, by name.
+        recomputable: the classes of those of its layers that ``Global.recompute`` recomputes.
     """
 
     class_num: int
     num_features: int
     feature_info: list[FeatureInfo]
+    recomputable: ClassVar[tuple[type[Recomputable], ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +50,10 @@ class Backbone(nn.Layer):
         """The last map of every stride, finest first, for detection and segmentation heads."""
         raise NotImplementedError
 
+    def training_outputs(self, images: paddle.Tensor) -> Any:
+        """What losses of distillation get: logits [N, class_num], or a map with several outputs."""
+        return self(images)
+
     def reset_classifier(self, class_num: int) -> None:
         """Replaces the classifier by a freshly initialised one for ``class_num`` classes."""
         raise NotImplementedError
@@ -54,6 +61,10 @@ class Backbone(nn.Layer):
     def classifier_names(self) -> set[str]:
         """State-dict names of the classifier: what fine-tuning to other classes leaves out."""
         raise NotImplementedError
+
+    def recomputed_blocks(self) -> list[Recomputable]:
+        """The layers that ``Global.recompute`` recomputes in the backward pass."""
+        return [layer for layer in self.sublayers() if isinstance(layer, self.recomputable)]
 
     def no_weight_decay(self) -> set[str]:
         """State-dict names that the family's recipe never decays, whatever the optimizer says."""

@@ -25,6 +25,7 @@ from ppcls.backbones.layers import (
     truncated_normal_initialise,
 )
 from ppcls.backbones.naming import Naming, Rule
+from ppcls.backbones.recompute import Recomputable
 from ppcls.errors import ArgumentError
 from ppcls.registry import BACKBONES
 
@@ -112,7 +113,7 @@ def _is_channels_last(x: paddle.Tensor) -> bool:
     return paddle.in_dynamic_mode() and not x.is_contiguous()
 
 
-class Block(nn.Layer):
+class Block(Recomputable):
     """Depthwise - widen - narrow, beside a shortcut (Figure 4).
 
     Args:
@@ -179,6 +180,8 @@ class ConvNeXt(StagedBackbone):
         drop_path_rate: of leaving out the last block for an image; rises to it from 0.
         in_channels: of the images.
     """
+
+    recomputable = (Block,)
 
     def __init__(
         self,

@@ -160,6 +160,8 @@ class MobileViT(StagedBackbone):
         data_format: layout of the maps between the layers.
     """
 
+    recomputable = (Block,)
+
     def __init__(
         self,
         class_num: Positive = 1000,

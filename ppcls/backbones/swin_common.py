@@ -14,6 +14,7 @@ from paddle import nn
 from ppcls.backbones.base import Backbone, FeatureInfo
 from ppcls.backbones.layers import DropPath, Mlp, rising, truncated_normal_initialise
 from ppcls.backbones.naming import Naming, Rule
+from ppcls.backbones.recompute import Recomputable
 from ppcls.backbones.windows import WindowGrid
 from ppcls.errors import ArgumentError
 
@@ -23,7 +24,7 @@ PATCH = 4  # pixels, the side of a patch
 COMPUTED = r"(^|\.)(num_batches_tracked|attn_mask|relative_(position_(index|bias)|coords_table))$"
 
 
-class SwinBlock(nn.Layer):
+class SwinBlock(Recomputable):
     """Attention within windows, then an MLP; each is normalised before, and added (Equation 3).
 
     Args:
@@ -142,6 +143,8 @@ class WindowTransformer(Backbone):
         norm: of the last map.
         classifier: the linear layer.
     """
+
+    recomputable = (SwinBlock,)
 
     def assemble(
         self,

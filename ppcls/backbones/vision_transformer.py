@@ -34,6 +34,7 @@ from ppcls.backbones.layers import (
     truncated_normal_initialise,
 )
 from ppcls.backbones.naming import Naming
+from ppcls.backbones.recompute import Recomputable
 from ppcls.errors import ArgumentError
 from ppcls.registry import BACKBONES
 
@@ -105,7 +106,7 @@ class SelfAttention(nn.Layer):
         return self.dropout(self.proj(joined))
 
 
-class Block(nn.Layer):
+class Block(Recomputable):
     """Attention, then an MLP, each behind a normalisation and beside a shortcut (ViT, Figure 1).
 
     Args:
@@ -163,6 +164,8 @@ class VisionTransformer(Backbone):
         drop_path_rate: of leaving out the last block's paths for an image; rises to it from 0.
         in_channels: of the images.
     """
+
+    recomputable = (Block,)
 
     def __init__(
         self,
@@ -234,6 +237,13 @@ class VisionTransformer(Backbone):
         """
         encoded = self._encode(images)
         return self.classifier(encoded[:, 0]), self.distillation_classifier(encoded[:, 1])
+
+    def training_outputs(self, images: paddle.Tensor) -> Any:
+        """The logits; of a ``distilled`` network both classifiers' apart, for DeiT's loss."""
+        if not self.distilled:
+            return self(images)
+        by_labels, by_teacher = self.both_logits(images)
+        return {"logits": by_labels, "distillation": by_teacher}
 
     def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         """One map [N, width, H / patch_size, W / patch_size], sides rounded up."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppcls.config import averaging, stages
 from ppcls.config.check import Checker
 from ppcls.config.compose import compose
-from ppcls.config.problems import DEFAULT, ConfigError, Origin, Problem
+from ppcls.config.networks import evaluated, find_problems
+from ppcls.config.problems import ConfigError, Origin, Problem
 from ppcls.config.render import render
 from ppcls.config.schema import ConfigSchema
-from ppcls.config.source import Node
+from ppcls.config.source import Node, origin_of
+from ppcls.registry import Spec
 
 __all__ = ["Config", "ConfigError", "Origin", "Problem", "load_config"]
 
@@ -35,6 +38,11 @@ class Config(ConfigSchema):
     tree: Node | None = None
     warnings: Sequence[str] = ()
 
+    @property
+    def network(self) -> Spec:
+        """The network that is evaluated, saved and exported: ``Arch``, or a group's student."""
+        return evaluated(self.Arch)
+
     def require(self, *paths: str, purpose: str) -> list[Any]:
         """The values at some dotted paths; raises ConfigError naming each that is missing."""
         problems = [
@@ -48,15 +56,8 @@ class Config(ConfigSchema):
 
     def problem(self, path: str, message: str) -> ConfigError:
         """A ConfigError that points at the line of the value at ``path``, or of what lacks it."""
-        node = self.tree or Node({}, Origin(self.path))
-        origin = node.origin
-        for key in path.split("."):
-            if not isinstance(node.value, dict) or key not in node.value:
-                break
-            node = node.value[key]
-            if node.origin != DEFAULT:
-                origin = node.origin
-        return ConfigError([Problem(origin, path, message)])
+        tree = self.tree or Node({}, Origin(self.path))
+        return ConfigError([Problem(origin_of(tree, path), path, message)])
 
     def warning(self) -> str | None:
         """One text about all keys without a meaning here, or None."""
@@ -89,10 +90,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     checker = Checker()
     sections = checker.section(ConfigSchema, tree)
     checker.probe(_context(tree))
+    if sections is not None and not checker.problems:
+        checker.problems += find_problems(sections, tree)
+        checker.problems += stages.find_problems(sections, tree)
+        checker.problems += averaging.find_problems(sections, tree)
     if checker.problems:
         raise ConfigError(checker.problems)
-    if sections is not None and sections.AMP and sections.AMP.use_amp:
-        checker.warnings.append(f"{tree.value['AMP'].origin}: AMP: training is in float32")
     values = {f: getattr(sections, f) for f in ConfigSchema.__dataclass_fields__}
     return Config(**values, path=str(path), tree=tree, warnings=tuple(checker.warnings))
 

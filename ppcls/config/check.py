@@ -22,6 +22,7 @@ from ppcls.registry import (
     Argument,
     ByName,
     Entry,
+    Labelled,
     Many,
     One,
     Registry,
@@ -166,12 +167,16 @@ class Checker:
                 return self._one(marker, node, path)
             if isinstance(marker, Many):
                 return self._many(marker, node, path)
+            if isinstance(marker, Labelled):
+                return self._labelled(marker, node, path)
         for member in members:
             if isinstance(member, type) and dataclasses.is_dataclass(member):
                 value = self.section(member, node, path)
                 if value is None:
                     raise _Invalid
                 return value
+        if dataclasses.is_dataclass(item := types.item_annotation(annotation)):
+            return self._sections(item, node, path)
         value = self._leaf(annotation, node, path)
         repeats = [marker for marker in metadata if isinstance(marker, Repeats)]
         self._repeated += [(marker.key, value, node, path) for marker in repeats]
@@ -205,20 +210,49 @@ class Checker:
                     node.origin, _join(path, NAME), f"is missing; expected a {kind}'s name"
                 )
             raise _Invalid
-        entry = self._entry(marker.registry, name_node, _join(path, NAME))
-        also = (Argument(NAME, str), *marker.also)
-        return self._spec(marker.registry, entry, node, path, also)
+        registry, also = marker.registry, marker.also
+        if marker.instead is not None and _is_near(name_node.plain(), marker.instead):
+            registry, also = marker.instead, ()
+        entry = self._entry(registry, name_node, _join(path, NAME))
+        return self._spec(registry, entry, node, path, (Argument(NAME, str), *also, *marker.always))
 
     def _many(self, marker: Many, node: Node, path: str) -> list[Spec]:
-        if not isinstance(node.value, list) or not node.value:
-            expected = f"a list of {marker.registry.kinds}, at least one: '- Name: {{key: value}}'"
-            self._report(node.origin, path, f"expected {expected}; received {node.plain()!r}")
-            raise _Invalid
-        items = [(item, f"{path}.{i}") for i, item in enumerate(node.value)]
+        items = self._items(f"{marker.registry.kinds}, at least one: '- Name:", node, path)
         specs = _all(lambda item: self._item(marker.registry, *item), items)
         if marker.registry.probe and marker.whole:
             self._sequences.append((marker.registry, specs, node, path))
         return specs
+
+    def _labelled(self, marker: Labelled, node: Node, path: str) -> list[tuple[str, Spec]]:
+        kinds, kind = marker.one.registry.kinds, marker.one.registry.kind
+
+        def item(child: Node, at: str) -> tuple[str, Spec]:
+            if not isinstance(child.value, dict) or len(child.value) != 1:
+                message = f"expected one {kind}, 'Label: {{name: Name, argument: value}}'"
+                self._report(child.origin, at, f"{message}, received {child.plain()!r}")
+                raise _Invalid
+            [(label, given)] = child.value.items()
+            return label, self._one(marker.one, given, _join(at, label))
+
+        return _all(lambda x: item(*x), self._items(f"{kinds}, '- Label:", node, path))
+
+    def _sections(self, cls: Any, node: Node, path: str) -> list[Any]:
+        if not isinstance(node.value, list) or not node.value:
+            message = "expected a list of maps, at least one: '- {key: value}'"
+            self._report(node.origin, path, f"{message}; received {node.plain()!r}")
+            raise _Invalid
+        items = [self.section(cls, n, f"{path}.{i}") for i, n in enumerate(node.value)]
+        if None in items:
+            raise _Invalid
+        return items
+
+    def _items(self, expected: str, node: Node, path: str) -> list[tuple[Node, str]]:
+        """The items of a list that is not empty, and the path of each."""
+        if not isinstance(node.value, list) or not node.value:
+            message = f"expected a list of {expected} {{key: value}}'"
+            self._report(node.origin, path, f"{message}; received {node.plain()!r}")
+            raise _Invalid
+        return [(item, f"{path}.{i}") for i, item in enumerate(node.value)]
 
     def _item(self, registry: Registry[Any], node: Node, path: str) -> Spec:
         if isinstance(node.value, str):  # `- ToCHWImage`
@@ -313,6 +347,11 @@ def _all(check: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
     if not complete:
         raise _Invalid
     return checked
+
+
+def _is_near(name: Any, registry: Registry[Any]) -> bool:
+    """Whether a name is one of the registry's, or a misspelt one."""
+    return isinstance(name, str) and (name in registry.names() or bool(suggestion(name, registry)))
 
 
 def _join(path: str, key: str) -> str:

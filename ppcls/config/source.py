@@ -44,6 +44,23 @@ def from_plain(value: Any, origin: Origin = DEFAULT) -> Node:
     return Node(value, origin)
 
 
+def origin_of(tree: Node, path: str) -> Origin:
+    """Where the value at a dotted path was written, or what lacks it or left it to its default."""
+    node, origin = tree, tree.origin
+    for key in path.split("."):
+        child = None
+        if isinstance(node.value, dict):
+            child = node.value.get(key)
+        elif isinstance(node.value, list) and key.isdecimal() and int(key) < len(node.value):
+            child = node.value[int(key)]
+        if child is None:
+            break
+        node = child
+        if node.origin != DEFAULT:
+            origin = node.origin
+    return origin
+
+
 class Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers (``1e-3`` is one) and Python's ``None``."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config import types
-from ppcls.registry import REQUIRED, Argument, ByName, Many, One
+from ppcls.registry import REQUIRED, Argument, ByName, Labelled, Many, One
 
 
 def section_arguments(cls: type) -> dict[str, Argument]:
@@ -33,13 +33,15 @@ def describe(annotation: Any) -> str:
             return f"a {marker.registry.kind}, {{name: ..., argument: value}}"
         if isinstance(marker, Many):
             return f"a list of {marker.registry.kinds}, '- Name: {{argument: value}}'"
+        if isinstance(marker, Labelled):
+            return f"a list of {marker.one.registry.kinds}, '- Label: {{name: ...}}'"
     return "a section" if is_structure(annotation) else types.describe(annotation)
 
 
 def is_structure(annotation: Any) -> bool:
     """Whether the value is a section or made of components, rather than plain data."""
     base, metadata = types.split(annotation)
-    return any(isinstance(marker, (One, Many)) for marker in metadata) or any(
+    return any(isinstance(marker, (One, Many, Labelled)) for marker in metadata) or any(
         dataclasses.is_dataclass(member) for member in types.alternatives(base)
     )
 

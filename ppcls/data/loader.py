@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,11 +27,14 @@ class Sampler(Protocol):
     """What the loader asks of a sampler."""
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The draws of each batch of this rank in this epoch; their number never changes.
+        """The draws of each batch of this rank in this epoch.
+
+        Their number never changes, unless there is a method ``batches_in(epoch)`` that gives it.
 
         A draw is the sample's index + the number of samples x how often the epoch has drawn it
         before. A sampler that also chooses the size of the pictures has a method ``sizes(epoch)``:
-        (width, height) for each batch.
+        (width, height) for each batch, or None for that of the transforms. One whose epochs are of
+        several kinds has a method ``kinds()``: an epoch of each.
         """
 
 
@@ -69,6 +72,9 @@ class DataLoader:
         on_bad_sample: called with path and cause of each skipped picture, once a picture; the
             default logs a warning.
 
+    Attributes:
+        varies: whether some epochs have more batches than others.
+
     Raises:
         ArgumentError: a number out of range, workers on a system that cannot fork, or a sampler
             that chooses sizes for transforms that set none.
@@ -85,7 +91,6 @@ class DataLoader:
         on_bad_sample: Callable[[str], None] | None = None,
     ):
         _check(seed, num_workers, timeout)
-        _check_sizes(sampler, dataset)
         self.dataset = dataset
         self.sampler = sampler
         self.seed = seed
@@ -94,16 +99,26 @@ class DataLoader:
         self._on_bad_sample = on_bad_sample or logger.warning
         self._reported: set[int] = set()
         self._pool: ReaderPool | None = None
-        batches = self._batches(0)
-        self._length = len(batches)
+        kinds = getattr(sampler, "kinds", lambda: [0])()
+        batches = [batch for epoch in kinds for batch in self._batches(epoch)]
+        _check_sizes(batches, sampler, dataset)
+        staged: Any = sampler if hasattr(sampler, "batches_in") else None
+        self._length = len(batches) if staged is None else len(staged)
+        lengths = {self._length, *(self.batches_in(epoch) for epoch in kinds)}
+        self.varies = len(lengths) > 1
         self._max_batch = max((len(draws) for draws, _ in batches), default=1)
         if num_workers:
             self._batch_bytes = self._probed_bytes(batches)
             self._readers()
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Batches in an epoch; of the nominal batch size where it changes during the run."""
         return self._length
+
+    def batches_in(self, epoch: int) -> int:
+        """Batches in this epoch."""
+        count: Callable[[int], int] | None = getattr(self.sampler, "batches_in", None)
+        return self._length if count is None else count(epoch)
 
     def __enter__(self) -> DataLoader:
         return self
@@ -236,8 +251,9 @@ class DataLoader:
         return 0
 
 
-def _check_sizes(sampler: Sampler, dataset: Dataset) -> None:
-    if hasattr(sampler, "sizes") and not any(t.size for t in dataset.pipeline.image_transforms):
+def _check_sizes(batches: Sequence[Draws], sampler: Any, dataset: Dataset) -> None:
+    sized = any(size for _, size in batches)
+    if sized and not any(t.size for t in dataset.pipeline.image_transforms):
         raise ArgumentError(
             "name",
             f"expected a transform that sets the size of pictures, as {type(sampler).__name__}"

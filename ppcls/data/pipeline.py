@@ -52,7 +52,7 @@ class Pipeline:
         self.image_transforms = self.transforms[:head]
         self.batch_transforms = self.transforms[head:]
         self.decodes_parts = False
-        self._progress = 0.0
+        self._moment: tuple[float, float | None] = (0.0, None)
         self._versions: dict[tuple[int, int] | None, list[Transform]] = {}
 
     def image(
@@ -84,16 +84,23 @@ class Pipeline:
             image = transform(image, rng)
         return image
 
-    def advance(self, progress: float) -> None:
-        """Goes to a point of the run, from 0 (first epoch) to 1 (last); it starts at 0."""
-        if progress != self._progress:
-            self._progress = progress
+    def advance(self, progress: float, magnitude: float | None = None) -> None:
+        """Goes to a point of the run, from 0 (first epoch) to 1 (last); it starts at 0.
+
+        Args:
+            magnitude: of the transforms that have one, instead of their own.
+        """
+        if (progress, magnitude) != self._moment:
+            self._moment = progress, magnitude
             self._versions.clear()
 
     def _version(self, size: tuple[int, int] | None) -> list[Transform]:
         """The per-picture transforms of now, for results of this size."""
         if size not in self._versions:
-            now = [transform.at(self._progress) for transform in self.image_transforms]
+            progress, magnitude = self._moment
+            now = [transform.at(progress) for transform in self.image_transforms]
+            if magnitude is not None:
+                now = [transform.of_magnitude(magnitude) for transform in now]
             self._versions[size] = [t.of_size(size) for t in now] if size else now
         return self._versions[size]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,8 +16,43 @@ PACKAGED_NAMES = Path(__file__).parent / "labels" / "imagenet1k_label_list.txt"
 DECIMALS = 5
 
 
+class _Answers:
+    """Answers as dictionaries, with the names of the classes where they are known."""
+
+    def __init__(
+        self, class_id_map_file: str | None, delimiter: str | None, class_names: list[str] | None
+    ):
+        self.class_names = class_names
+        self._source = "class_names"
+        if class_id_map_file is not None:
+            self.class_names = read_class_names(class_id_map_file, delimiter)
+            self._source = class_id_map_file
+
+    def _check(self, logits: np.ndarray, file_names: Sequence[str]) -> None:
+        if logits.ndim != 2 or len(logits) != len(file_names):
+            raise ValueError(
+                f"expected logits [{len(file_names)}, classes], received {list(logits.shape)}"
+            )
+        class_num = logits.shape[1]
+        if self.class_names is not None and len(self.class_names) < class_num:
+            raise DataError(
+                f"{self._source}: expected a name for each of {class_num} classes,"
+                f" received {len(self.class_names)}"
+            )
+
+    def _result(self, ids: np.ndarray, scores: np.ndarray, file_name: str) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "class_ids": ids.tolist(),
+            "scores": [round(score, DECIMALS) for score in scores.tolist()],
+            "file_name": file_name,
+        }
+        if self.class_names is not None:
+            result["label_names"] = [self.class_names[index] for index in result["class_ids"]]
+        return result
+
+
 @POSTPROCESSES.register()
-class Topk:
+class Topk(_Answers):
     """The k most probable classes of each picture.
 
     Args:
@@ -25,7 +60,10 @@ class Topk:
         class_id_map_file: names of the classes, one ``<id> <name>`` a line; see
             :func:`read_class_names`.
         delimiter: what separates id and name; None is any run of blanks and tabs.
+        temperature: (ppcls) the logits are divided by it before the softmax; None for that which
+            the weights were calibrated with, or 1.
         class_names: names in the order of the ids, used if there is no file.
+        calibrated: the temperature that the weights were calibrated with.
 
     Raises:
         DataError: the file is missing or wrong.
@@ -36,17 +74,16 @@ class Topk:
         topk: Annotated[int, Field(ge=1)] = 5,
         class_id_map_file: str | None = None,
         delimiter: str | None = None,
+        temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
         *,
         class_names: list[str] | None = None,
+        calibrated: float | None = None,
     ):
         if topk < 1:
             raise ArgumentError("topk", f"expected an integer >= 1, received {topk}")
         self.topk = topk
-        self.class_names = class_names
-        self._source = "class_names"
-        if class_id_map_file is not None:
-            self.class_names = read_class_names(class_id_map_file, delimiter)
-            self._source = class_id_map_file
+        self.temperature = calibrated if temperature is None else temperature
+        super().__init__(class_id_map_file, delimiter, class_names)
 
     def __call__(self, logits: np.ndarray, file_names: Sequence[str]) -> list[dict[str, Any]]:
         """One dictionary a picture, in order, of plain Python values.
@@ -63,34 +100,90 @@ class Topk:
             DataError: there are fewer names than classes.
             ValueError: the shapes do not fit.
         """
-        if logits.ndim != 2 or len(logits) != len(file_names):
-            raise ValueError(
-                f"expected logits [{len(file_names)}, classes], received {list(logits.shape)}"
-            )
-        self._check_names(logits.shape[1])
-        scores = _softmax(logits.astype(np.float64))
+        self._check(logits, file_names)
+        scores = _softmax(logits.astype(np.float64) / (self.temperature or 1.0))
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.topk]
         return [
             self._result(ids, row[ids], name)
             for ids, row, name in zip(best, scores, file_names, strict=True)
         ]
 
-    def _result(self, ids: np.ndarray, scores: np.ndarray, file_name: str) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            "class_ids": ids.tolist(),
-            "scores": [round(score, DECIMALS) for score in scores.tolist()],
-            "file_name": file_name,
-        }
-        if self.class_names is not None:
-            result["label_names"] = [self.class_names[index] for index in result["class_ids"]]
-        return result
 
-    def _check_names(self, class_num: int) -> None:
-        if self.class_names is not None and len(self.class_names) < class_num:
-            raise DataError(
-                f"{self._source}: expected a name for each of {class_num} classes,"
-                f" received {len(self.class_names)}"
-            )
+@POSTPROCESSES.register()
+class DistillationPostProcess(Topk):
+    """``Topk``, as published configurations of a ``DistillationModel`` name it.
+
+    Args:
+        func: what is done with the answers of the one network that answers.
+        model_name: that network, ``Arch.infer_model_name``.
+        topk: k; cut off at the number of classes.
+        class_id_map_file: names of the classes; see :func:`read_class_names`.
+        delimiter: what separates id and name; None is any run of blanks and tabs.
+        temperature: (ppcls) see :class:`Topk`.
+        class_names: names in the order of the ids, used if there is no file.
+        calibrated: the temperature that the weights were calibrated with.
+
+    Raises:
+        DataError: the file is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        func: Literal["Topk"] = "Topk",
+        model_name: str = "Student",
+        topk: Annotated[int, Field(ge=1)] = 5,
+        class_id_map_file: str | None = None,
+        delimiter: str | None = None,
+        temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
+        *,
+        class_names: list[str] | None = None,
+        calibrated: float | None = None,
+    ):
+        super().__init__(
+            topk,
+            class_id_map_file,
+            delimiter,
+            temperature,
+            class_names=class_names,
+            calibrated=calibrated,
+        )
+
+
+@POSTPROCESSES.register()
+class MultiLabelThreshOutput(_Answers):
+    """The classes whose sigmoid probability reaches a threshold: any number of them, or none.
+
+    Args:
+        threshold: of the probability.
+        class_id_map_file: names of the classes; see :func:`read_class_names`.
+        delimiter: what separates id and name; None is any run of blanks and tabs.
+        class_names: names in the order of the ids, used if there is no file.
+
+    Raises:
+        DataError: the file is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+        class_id_map_file: str | None = None,
+        delimiter: str | None = None,
+        *,
+        class_names: list[str] | None = None,
+    ):
+        self.threshold = threshold
+        super().__init__(class_id_map_file, delimiter, class_names)
+
+    def __call__(self, logits: np.ndarray, file_names: Sequence[str]) -> list[dict[str, Any]]:
+        """As :class:`Topk`, in the order of the ids; scores are sigmoid probabilities."""
+        self._check(logits, file_names)
+        with np.errstate(over="ignore"):
+            scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        chosen = [np.flatnonzero(row >= self.threshold) for row in scores]
+        return [
+            self._result(ids, row[ids], name)
+            for ids, row, name in zip(chosen, scores, file_names, strict=True)
+        ]
 
 
 def read_class_names(path: str, delimiter: str | None = None) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ppcls.config import Config
+from ppcls.config.stages import stages_of
 from ppcls.data.datasets import PictureDataset
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.data.mixing.base import BatchTransform, batch_generator
@@ -17,6 +18,7 @@ from ppcls.data.subsets import chosen
 from ppcls.data.transforms.normalize import ToCHWImage
 from ppcls.data.worker import Dataset
 from ppcls.engine.distributed import World
+from ppcls.engine.progressive import staged_sampler
 from ppcls.errors import ArgumentError, DataError
 from ppcls.registry import Spec
 
@@ -38,9 +40,16 @@ SAMPLES_FROM = (
 
 
 def build_reader(
-    config: Config, mode: Literal["Train", "Eval"], world: World, logger: logging.Logger
+    config: Config,
+    mode: Literal["Train", "Eval"],
+    world: World,
+    logger: logging.Logger,
+    prepare: Callable[[PictureDataset], None] | None = None,
 ) -> DataLoader:
     """The reader ``DataLoader.<mode>`` for this process's share of the samples.
+
+    Args:
+        prepare: called with the data set before its readers are started.
 
     Raises:
         DataError: a path is missing, or a list or folder is wrong.
@@ -49,23 +58,28 @@ def build_reader(
     """
     section = getattr(config.DataLoader, mode)
     class_num = config.Arch.arguments["class_num"]
-    dataset = _dataset(config, mode, class_num)
+    dataset = _dataset(config, mode, class_num, prepare)
     if mode == "Train":
         _check_classes(dataset, class_num, logger)
     _keep_part(dataset, config, mode, logger)
     dataset.epochs = config.Global.epochs if mode == "Train" else 1
     dataset.pipeline.decodes_parts = _decodes_parts(config, mode, section.loader.decode)
     seed = config.Global.seed
+    facts = {
+        "sample_count": len(dataset),
+        "labels": dataset.labels,
+        "shards": getattr(dataset, "shards", None),
+        "seed": seed,
+        "rank": world.rank,
+        "world_size": world.size,
+        "training": mode == "Train",
+    }
     try:
-        sampler = section.sampler.build(
-            sample_count=len(dataset),
-            labels=dataset.labels,
-            shards=getattr(dataset, "shards", None),
-            seed=seed,
-            rank=world.rank,
-            world_size=world.size,
-            training=mode == "Train",
-        )
+        sampler = section.sampler.build(**facts)
+        stages = stages_of(config) if mode == "Train" else None
+        if stages is not None:
+            dataset.stages = stages
+            sampler = staged_sampler(sampler, section.sampler, facts, stages, config)
         return DataLoader(
             dataset,
             sampler,
@@ -80,12 +94,19 @@ def build_reader(
         raise config.problem(path, str(error)) from None
 
 
-def _dataset(config: Config, mode: Literal["Train", "Eval"], class_num: int) -> PictureDataset:
+def _dataset(
+    config: Config,
+    mode: Literal["Train", "Eval"],
+    class_num: int,
+    prepare: Callable[[PictureDataset], None] | None,
+) -> PictureDataset:
     """The data set; its errors say where the configuration names it."""
     spec: Spec = getattr(config.DataLoader, mode).dataset
     place = f"DataLoader.{mode}.dataset"
     try:
         dataset: PictureDataset = spec.build(class_num=class_num, mode=mode)
+        if prepare is not None:
+            prepare(dataset)
         return dataset
     except ArgumentError as error:
         raise config.problem(f"{place}.{error.argument}", str(error)) from None
@@ -169,6 +190,11 @@ def build_inference_pipeline(config: Config, transforms: list[Spec]) -> Pipeline
         raise config.problem("Infer.transforms", str(error)) from None
 
 
+def build_postprocess(spec: Spec, state: Mapping[str, Any]) -> Any:
+    """What turns logits into answers, with what is known of the weights (``load_checkpoint``)."""
+    return spec.build(class_names=state.get("class_names"), calibrated=state.get("temperature"))
+
+
 class ToTensors:
     """Batches as tensors on the device.
 
@@ -228,6 +254,11 @@ class Mixing:
         specs = batch_transforms(config)
         class_num = config.Arch.arguments["class_num"]
         return cls([s.build() for s in specs], class_num, config.Global.seed, world.rank)
+
+    def of_alphas(self, alphas: Mapping[str, float]) -> Mixing:
+        """The same with other alphas of ``mixup`` and ``cutmix``, those that are given."""
+        transforms = [transform.of_alphas(alphas) for transform in self._transforms]
+        return Mixing(transforms, self._class_num, self._seed, self._rank)
 
     def __call__(
         self, images: paddle.Tensor, targets: paddle.Tensor, epoch: int, index: int

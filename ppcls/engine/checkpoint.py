@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ppcls.weights.source import MODEL_FILE
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+ARRAYS_FILE = "ema.safetensors"
+NETWORKS_FILE = "networks.safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,24 @@ class Checkpoint:
         weights: the file with the network's weights.
         optimizer: the optimizer's arrays, keyed by parameter name.
         state: how far the run had come; ``epoch`` at least.
+        arrays: what averaging goes on with; empty without.
+        networks: weights of other networks that are trained together with this one.
     """
 
     weights: Path
     optimizer: dict[str, np.ndarray]
     state: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    networks: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def save_checkpoint(
-    folder: Path, net: Any, optimizer_state: Mapping[str, np.ndarray], state: Mapping[str, Any]
+    folder: Path,
+    net: Any,
+    optimizer_state: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    networks: Mapping[str, np.ndarray],
 ) -> None:
     """Writes a checkpoint to ``folder``, replacing an older one there.
 
@@ -49,6 +60,8 @@ def save_checkpoint(
         net: the network, whose state dict goes to ``model.pdparams``.
         optimizer_state: arrays keyed by parameter name.
         state: what else the run needs to go on; plain JSON values.
+        arrays: of handlers; a file of their own if there are any.
+        networks: weights of networks that are trained beside ``net``; as ``arrays``.
 
     Raises:
         TrainingError: the weights are lost, and would take the place of good ones.
@@ -62,8 +75,11 @@ def save_checkpoint(
             raise TrainingError(f"'{name}' is not finite any more: nothing was saved; {CURE}")
     with written_whole(folder) as new:
         paddle.save(net.state_dict(), str(new / MODEL_FILE))
-        arrays = {name: np.ascontiguousarray(value) for name, value in optimizer_state.items()}
-        (new / OPTIMIZER_FILE).write_bytes(save(arrays))
+        contents = {ARRAYS_FILE: arrays, NETWORKS_FILE: networks, OPTIMIZER_FILE: optimizer_state}
+        for name, content in contents.items():
+            if content or name == OPTIMIZER_FILE:
+                whole = {key: np.ascontiguousarray(value) for key, value in content.items()}
+                (new / name).write_bytes(save(whole))
         _write_json(new / STATE_FILE, state)
         _write_json(new / MANIFEST_FILE, {p.name: describe_file(p) for p in sorted(new.iterdir())})
 
@@ -101,7 +117,10 @@ def _open_folder(folder: Path) -> Checkpoint:
 
     verify_files(folder, read_manifest(folder), (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE))
     state = read_state(folder)
-    return Checkpoint(folder / MODEL_FILE, load_file(folder / OPTIMIZER_FILE), state)
+    weights, optimizer = folder / MODEL_FILE, load_file(folder / OPTIMIZER_FILE)
+    others = (folder / name for name in (ARRAYS_FILE, NETWORKS_FILE))
+    arrays, networks = (load_file(path) if path.is_file() else {} for path in others)
+    return Checkpoint(weights, optimizer, state, arrays, networks)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -14,6 +14,9 @@ import numpy as np
 
 from ppcls.errors import EnvironmentProblem
 
+# The store loses its connection over messages of some ten megabytes.
+NUMBERS_AT_ONCE = 2**18  # 2 MB
+
 
 class World:
     """The processes of a run.
@@ -28,6 +31,7 @@ class World:
         self.size = size
         self._store: Any = None
         self._run = self._exchanges = 0
+        self._last_key = ""
 
     @classmethod
     def from_environment(cls) -> World:
@@ -70,15 +74,24 @@ class World:
         """Every process's float64 array of one shape, in order of rank; all processes must call."""
         if self.size == 1:
             return [array]
+        flat = np.ascontiguousarray(array, "<f8").reshape(-1)
+        starts = range(0, max(len(flat), 1), NUMBERS_AT_ONCE)
+        pieces = [self._exchange(flat[start : start + NUMBERS_AT_ONCE]) for start in starts]
+        return [np.concatenate(parts).reshape(array.shape) for parts in zip(*pieces, strict=True)]
+
+    def _exchange(self, piece: np.ndarray) -> list[np.ndarray]:
         self._exchanges += 1
         key = f"ppcls/{self._run}/{self._exchanges}"
-        self._store.set(f"{key}/{self.rank}", array.astype("<f8").tobytes())
-        arrays = []
+        self._store.set(f"{key}/{self.rank}", piece.tobytes())
+        received = []
         for rank in range(self.size):
             self._store.wait(f"{key}/{rank}")
-            data = bytes(self._store.get(f"{key}/{rank}"))
-            arrays.append(np.frombuffer(data, "<f8").reshape(array.shape))
-        return arrays
+            received.append(np.frombuffer(bytes(self._store.get(f"{key}/{rank}")), "<f8"))
+        # Whoever has come to this exchange has read all of the one before: its memory is let go.
+        if self._last_key:
+            self._store.set(self._last_key, b"")
+        self._last_key = f"{key}/{self.rank}"
+        return received
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """The sum over all processes, added in the same order everywhere."""

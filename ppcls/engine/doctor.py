@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,11 +11,10 @@ from typing import Any
 
 from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
-from ppcls.engine import logging as log
 from ppcls.engine.diagnosis import Figures
 from ppcls.engine.diagnosis_reading import LONGEST, measure_pictures
 from ppcls.engine.diagnosis_table import report
-from ppcls.engine.trainer import Trainer
+from ppcls.engine.rehearsal import Rehearsal
 
 FEWEST = 2  # steps or batches that a figure needs, however long they take
 WARM_UP = 2  # steps that are not counted: the first ones set things up
@@ -39,7 +37,7 @@ def diagnose(config: Config, batches: int = 20) -> str:
     Raises:
         ConfigError, DataError, EnvironmentProblem: as before any training.
     """
-    trainer = _Rehearsal(config)
+    trainer = _Rehearsal(config, loads=False)
     try:
         reader = trainer.reader
         pictures = measure_pictures(reader, batches)
@@ -99,22 +97,8 @@ def _cores() -> int:
 # Training ----------------------------------------------------------------------------------------
 
 
-class _Rehearsal(Trainer):
-    """A trainer that takes real steps and writes nothing."""
-
-    def __init__(self, config: Config):
-        section = replace(
-            config.Global, eval_during_train=False, checkpoints=None, pretrained_model=None
-        )
-        arch = replace(config.Arch, extra={**config.Arch.extra, "pretrained": False})
-        super().__init__(replace(config, Global=section, Arch=arch), handlers=[])
-        import paddle
-
-        self.device = "cpu" if paddle.get_device() == "cpu" else "gpu"
-
-    def _open_folder(self) -> None:
-        self.logger = log.make_logger(stream=sys.stderr)
-        log.warn_of_config(self.logger, self.config)
+class _Rehearsal(Rehearsal):
+    """Measures steps."""
 
     def measure(self, batches: int) -> tuple[float, float, float, int]:
         """Seconds a picture of copying and of computing; pictures a second of both with the reader.
@@ -132,7 +116,7 @@ class _Rehearsal(Trainer):
         return 1 / copying, computing, together, len(kept[0].labels)
 
     def _copied(self, batch: Batch) -> Any:
-        return self._mixing(*self._to_tensors(batch), 0, 0)
+        return self.mixing(*self._to_tensors(batch), 0, 0)
 
     def _rate(self, work: Callable[[Batch], Any], source: Iterator[Batch], batches: int) -> float:
         """Pictures a second."""
@@ -140,7 +124,7 @@ class _Rehearsal(Trainer):
         pictures = done = warm = 0
         for batch in source:
             work(batch)
-            self._wait()
+            self.wait()
             now = time.perf_counter()
             if not done and warm < WARM_UP and (not warm or now - begun < LONGEST):
                 warm += 1
@@ -151,10 +135,3 @@ class _Rehearsal(Trainer):
             if _is_enough(done, batches, now - started):
                 break
         return pictures / (time.perf_counter() - started)
-
-    def _wait(self) -> None:
-        """Until the device has done what it was given."""
-        if self.device == "gpu":
-            import paddle
-
-            paddle.device.synchronize()

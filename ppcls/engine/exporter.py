@@ -20,7 +20,7 @@ from ppcls.deploy.exported import (
 )
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
-from ppcls.engine.batch import build_inference_pipeline
+from ppcls.engine.batch import build_inference_pipeline, build_postprocess
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.folders import written_whole
 from ppcls.engine.model import load_network
@@ -55,20 +55,20 @@ def export_model(config: Config, allow_random: bool = False) -> Path:
     set_device("cpu", logger)
     net, state = load_network(config, logger, allow_random)
     pipeline = build_inference_pipeline(config, transforms)
-    labels = postprocess.build(class_names=state.get("class_names")).class_names
+    answers = build_postprocess(postprocess, state)
     folder = _own_folder(config)
     images = _sample_batch(config, pipeline)
     expected = _run(net, images)
     net.fuse()
     with written_whole(folder) as new:
         _save_program(net, config.Global.image_shape, new)
-        description = _describe(config, state, labels, new)
+        description = _describe(config, state, answers, new)
         (new / DESCRIPTION_FILE).write_text(description, encoding="utf-8")
         model = read_exported(new)
         model.postprocess()(expected, [""] * len(expected))  # the labels have to suffice
         difference = _compare(expected, PaddleRuntime(new)(images))
         logger.info(difference)
-    logger.info(f"exported {config.Arch.name} to {folder}")
+    logger.info(f"exported {config.network.name} to {folder}")
     return folder
 
 
@@ -96,21 +96,24 @@ def _save_program(net: Any, image_shape: list[int], folder: Path) -> None:
     paddle.jit.save(static, str(folder / Path(PROGRAM_FILE).stem))
 
 
-def _describe(config: Config, state: dict[str, Any], labels: list[str] | None, folder: Path) -> str:
+def _describe(config: Config, state: dict[str, Any], answers: Any, folder: Path) -> str:
     import paddle
 
     from ppcls import __version__
 
     infer = _plain(config.tree, "Infer")
+    postprocess = {**infer["PostProcess"], "class_id_map_file": None}
+    if getattr(answers, "temperature", None) is not None:
+        postprocess["temperature"] = answers.temperature
     metric = state.get("metric")
     content = {
-        "model_name": config.Arch.name,
+        "model_name": config.network.name,
         "input_shape": config.Global.image_shape,
         "output": "logits",
         "PreProcess": {"transform_ops": infer["transforms"]},
         # The names travel in `labels`: the folder needs no other file.
-        "PostProcess": {**infer["PostProcess"], "class_id_map_file": None},
-        "labels": labels,
+        "PostProcess": postprocess,
+        "labels": answers.class_names,
         "metrics": {"main": metric, "epoch": state["epoch"]} if metric is not None else {},
         "versions": {"ppcls": __version__, "paddle": paddle.__version__},
         "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},

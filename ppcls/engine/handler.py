@@ -7,12 +7,14 @@ The loop's events, in order; a handler overrides those it needs:
         epoch_start
         for each batch:
             step_start          # a batch has arrived
-            step_end(step)      # the optimizer has stepped
+            update_end          # the optimizer has stepped: after each Global.update_freq batches
+            step_end(step)      # the batch is done
         epoch_end
     fit_end                     # not after an error
     close                       # always
 
-and in between, ``scalars(kind, values)`` whenever results are there.
+and in between, ``scalars(kind, values)`` whenever results are there, and ``evaluated(result)``
+after each evaluation.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ppcls.engine.trainer import Step, Trainer
 
 
@@ -36,8 +40,11 @@ class Handler:
     def step_start(self, trainer: Trainer) -> None:
         """A batch has arrived and is about to be used."""
 
-    def step_end(self, trainer: Trainer, step: Step) -> None:
+    def update_end(self, trainer: Trainer) -> None:
         """The optimizer has stepped."""
+
+    def step_end(self, trainer: Trainer, step: Step) -> None:
+        """The batch is done; ``step.updated`` says whether the optimizer has stepped."""
 
     def epoch_end(self, trainer: Trainer) -> None:
         """All batches of the epoch are used."""
@@ -51,9 +58,19 @@ class Handler:
     def scalars(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
         """Results of a step (``train``), an epoch (``train_avg``) or an evaluation (``eval``)."""
 
+    def evaluated(self, trainer: Trainer, result: float) -> None:
+        """The first metric of an evaluation."""
+
     def state(self) -> dict[str, Any]:
         """What has to survive a stop in the middle of an epoch; plain JSON values."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """After ``fit_start`` of a resumed run: what ``state`` said, or nothing."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What has to survive beside ``state``, as arrays; kept in ``ema.safetensors``."""
+        return {}
+
+    def restore_arrays(self, trainer: Trainer, arrays: Mapping[str, np.ndarray]) -> None:
+        """Before ``restore`` of a resumed run: what ``arrays`` of all handlers said."""

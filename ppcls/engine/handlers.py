@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Mapping
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +12,14 @@ import numpy as np
 from ppcls.config import Config
 from ppcls.engine import logging as log
 from ppcls.engine import trackers
+from ppcls.engine.averaging import build_averaging
 from ppcls.engine.batch import batch_transforms
 from ppcls.engine.distributed import World
+from ppcls.engine.fix_resolution import FixResolution
 from ppcls.engine.handler import Handler
 from ppcls.engine.model import build_metric
-from ppcls.errors import CURE, Stopped, TrainingError
+from ppcls.engine.progressive import Progressive
+from ppcls.engine.stopping import EarlyStop, StopOnSignal
 from ppcls.metrics.base import CombinedMetric, Mean
 
 if TYPE_CHECKING:
@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 
 def default_handlers(config: Config, world: World) -> list[Handler]:
     """The handlers of an ordinary run; their order is that of their work at each event."""
-    handlers: list[Handler] = [SeedSteps(), Log(config)]
+    handlers = training_handlers(config)
+    if world.is_first and (names := config.Global.tracker_names):
+        handlers.append(trackers.Tracking(names))  # before the log's clocks: it opens connections
+    handlers.append(Log(config))
     if world.is_first:
         handlers += [trackers.MetricsFile(), trackers.ProgressBar()]
-        if config.Global.use_visualdl:
-            handlers.append(trackers.VisualDL())
+    if averaging := build_averaging(config):
+        handlers.append(averaging)  # before what scores and saves the average
     if config.Global.eval_during_train:
         handlers.append(Evaluate())
+        if config.Global.early_stop is not None:
+            handlers.append(EarlyStop(config.Global.early_stop, _sign(config)))
     handlers.append(Checkpoints())
     if world.size == 1:
         # Several processes would have to agree on the step to stop after; a launcher's signal
@@ -43,8 +48,14 @@ def default_handlers(config: Config, world: World) -> list[Handler]:
     return handlers
 
 
+def training_handlers(config: Config) -> list[Handler]:
+    """Those of them that training steps depend on: the others look on, score and save."""
+    found = SeedSteps(), Progressive.of(config), FixResolution.of(config)
+    return [handler for handler in found if handler is not None]
+
+
 class SeedSteps(Handler):
-    """Draws everything random of a step (dropout) from the seed, the step and the process.
+    """Draws everything random of a batch (dropout) from the seed, its number and the process.
 
     A resumed run then needs no generator's state: it draws what the whole run would have drawn.
     """
@@ -53,12 +64,13 @@ class SeedSteps(Handler):
         """Seeds Paddle's generators."""
         import paddle
 
-        key = trainer.config.Global.seed, trainer.state.global_step, trainer.world.rank
+        state = trainer.state
+        key = trainer.config.Global.seed, state.epoch, state.step_in_epoch, trainer.world.rank
         paddle.seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 class Log(Handler):
-    """The lines of the log; stops a run whose loss is lost."""
+    """The lines of the log."""
 
     def __init__(self, config: Config):
         self._every = config.Global.print_batch_step
@@ -123,13 +135,14 @@ class Log(Handler):
         loss_state, metric_state = np.split(total, [len(self._mean.state())])
         values = self._metric.value(metric_state) if self._metric else {}
         values |= self._mean.value(loss_state)
-        _refuse_lost(values["loss"], trainer)
         epoch, epochs = trainer.state.epoch, trainer.config.Global.epochs
         trainer.logger.info(log.train_average_line(epoch, epochs, values))
         trainer.emit("scalars", "train_avg", values)
 
     def fit_end(self, trainer: Trainer) -> None:
         """Says where the results are, and how to use them."""
+        if trainer.max_batches is not None:
+            return  # a dry run has no results
         state, folder = trainer.state, trainer.folder
         line = ""
         if state.best_metric is not None and (folder / "best_model").is_dir():
@@ -148,10 +161,9 @@ class Log(Handler):
 
     def _print(self, trainer: Trainer, step: Step) -> None:
         losses = {name: value.item() for name, value in step.losses.items()}
-        _refuse_lost(losses["loss"], trainer)
         values = {**(self._metric.value() if self._metric else {}), **losses}
         epoch, epochs = trainer.state.epoch, trainer.config.Global.epochs
-        iterations = len(trainer.reader)
+        iterations = trainer.batches_in(epoch)
         left = (epochs - epoch + 1) * iterations - step.index - 1
         costs = self._clock.costs()
         line = log.train_line(
@@ -167,23 +179,65 @@ class Log(Handler):
 
 
 class Evaluate(Handler):
-    """Evaluates after every ``eval_interval``-th epoch, keeps the best result and its weights."""
+    """Evaluates when it is due, keeps the best result and its weights."""
+
+    def epoch_start(self, trainer: Trainer) -> None:
+        """Evaluates what training starts from, if ``eval_before_training`` says so."""
+        if trainer.config.Global.eval_before_training and trainer.state.global_step == 0:
+            result = trainer.evaluate()
+            trainer.logger.info(log.eval_average_line(0, result))
+            trainer.emit("scalars", "eval", result)
+
+    def step_end(self, trainer: Trainer, step: Step) -> None:
+        """Evaluates after every ``eval_every_steps``-th step; an epoch's last one does it later."""
+        every, state = trainer.config.Global.eval_every_steps, trainer.state
+        if not every or not step.updated or state.global_step % every:
+            return
+        if state.step_in_epoch < trainer.batches_in(state.epoch):
+            self._evaluate(trainer)
 
     def epoch_end(self, trainer: Trainer) -> None:
-        """Evaluates, all processes together; saves ``best_model`` if the result is the best."""
+        """Evaluates after every ``eval_interval``-th epoch, and after the last one."""
         section, state = trainer.config.Global, trainer.state
-        due = state.epoch % section.eval_interval == 0 or state.epoch == section.epochs
-        if not due or state.epoch < section.start_eval_epoch:
+        if section.eval_every_steps:
+            due = state.global_step % section.eval_every_steps == 0
+        else:
+            due = state.epoch % section.eval_interval == 0
+        if due or state.epoch == section.epochs:
+            self._evaluate(trainer)
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        """Evaluates, all processes together; saves ``best_model`` if the result is the best."""
+        state = trainer.state
+        if state.epoch < trainer.config.Global.start_eval_epoch:
             return
+        averaging = trainer.averaging
+        both = averaging is not None and averaging.score_trained(trainer)
         result = trainer.evaluate()
-        main = build_metric(trainer.config, "Eval").main_name
-        state.metric = result[main]
-        trainer.logger.info(log.eval_average_line(state.epoch, result))
+        average = averaging.scored_name if averaging is not None else ""
+        state.metric = result[build_metric(trainer.config, "Eval").main_name]
+        line = log.eval_average_line(state.epoch, result, average if both else "")
+        trainer.logger.info(line)
         trainer.emit("scalars", "eval", result)
-        if state.best_metric is None or state.metric > state.best_metric:
-            state.best_metric, state.best_epoch = state.metric, state.epoch
+        batch = state.step_in_epoch or trainer.batches_in(state.epoch)
+        trainer.optimizer.schedule.observe(state.metric, trainer.schedule_step(batch))
+        trainer.emit("evaluated", state.metric)
+        best, sign = state.best_metric, _sign(trainer.config)
+        if best is None or _is_better(state.metric, best, sign):
+            best = state.best_metric = state.metric
+            state.best_epoch = state.epoch
             trainer.save("best_model")
-        trainer.logger.info(log.best_line(state.epoch, state.best_metric))
+        trainer.logger.info(log.best_line(state.epoch, best, average))
+
+
+def _is_better(metric: float, best: float, sign: int) -> bool:
+    """Whether a result is to be kept; anything is better than what is not a number."""
+    return math.isnan(best) or sign * metric > sign * best
+
+
+def _sign(config: Config) -> int:
+    """1 if the higher result is the better one, -1 if the lower one is."""
+    return 1 if build_metric(config, "Eval").higher_is_better else -1
 
 
 class Checkpoints(Handler):
@@ -197,55 +251,6 @@ class Checkpoints(Handler):
             trainer.save(f"epoch_{epoch}")
         trainer.save("latest")
         trainer.world.wait()
-
-
-class StopOnSignal(Handler):
-    """On Ctrl-C or SIGTERM, finishes the step, saves ``latest`` and stops.
-
-    A second Ctrl-C stops at once.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self._received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def fit_start(self, trainer: Trainer) -> None:
-        """Listens, if this is the main thread; no other may."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-
-    def step_end(self, trainer: Trainer, step: Step) -> None:
-        """Stops in the middle of an epoch."""
-        if self._received and trainer.state.step_in_epoch < len(trainer.reader):
-            trainer.save("latest")
-            self._stop(trainer)
-
-    def epoch_end(self, trainer: Trainer) -> None:
-        """Stops between epochs, where ``latest`` has just been saved."""
-        if self._received and not trainer.is_done():
-            self._stop(trainer)
-
-    def close(self, trainer: Trainer) -> None:
-        """Stops listening."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # A launcher repeats its SIGTERM within a step; only an impatient person forces.
-        if self._received and number == signal.SIGINT:
-            raise Stopped("stopped at once, by a second signal; the last checkpoint stands", number)
-        self._received = number
-
-    def _stop(self, trainer: Trainer) -> None:
-        number = self._received or signal.SIGTERM
-        state, folder = trainer.state, trainer.folder / "latest"
-        raise Stopped(
-            f"stopped by {signal.Signals(number).name} in epoch {state.epoch}, after step "
-            f"{state.global_step}; go on with -o Global.checkpoints={folder}",
-            number,
-        )
 
 
 class _Clock:
@@ -269,12 +274,3 @@ class _Clock:
         """Seconds a batch, seconds of waiting a batch, samples a second."""
         elapsed = time.perf_counter() - self._start
         return elapsed / self._steps, self._waited / self._steps, self._samples / elapsed
-
-
-def _refuse_lost(loss: float, trainer: Trainer) -> None:
-    if not math.isfinite(loss):
-        state = trainer.state
-        raise TrainingError(
-            f"the loss is {loss} in epoch {state.epoch}, step {state.global_step}: the run cannot "
-            f"go on; {CURE}"
-        )

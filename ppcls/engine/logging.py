@@ -114,14 +114,18 @@ def eval_line(
     )
 
 
-def eval_average_line(epoch: int, scalars: Mapping[str, float]) -> str:
-    """Result of one evaluation."""
-    return f"[Eval][Epoch {epoch}][Avg]{values(scalars)}"
+def eval_average_line(epoch: int, scalars: Mapping[str, float], average: str = "") -> str:
+    """Result of one evaluation; ``average`` tells it from that of the trained weights."""
+    return f"[Eval][Epoch {epoch}][{_marked('Avg', average)}]{values(scalars)}"
 
 
-def best_line(epoch: int, metric: float) -> str:
-    """The best result so far."""
-    return f"[Eval][Epoch {epoch}][best metric: {metric:.5f}]"
+def best_line(epoch: int, metric: float, average: str = "") -> str:
+    """The best result so far, as PaddleClas marks it if averaged weights are scored (``ema``)."""
+    return f"[Eval][Epoch {epoch}][{_marked('best metric', average)}: {metric:.5f}]"
+
+
+def _marked(text: str, average: str) -> str:
+    return f"{text} {average}" if average else text
 
 
 def result_line(folder: Path, name: str, how: str, config: Config) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppcls.config import Config
 from ppcls.config.types import convert
+from ppcls.engine.averaging.base import TRAINED
+from ppcls.engine.calibration import read_temperature
 from ppcls.engine.checkpoint import read_state
 from ppcls.engine.device import require_paddle
 from ppcls.errors import ArgumentError, WeightsError, suggestion
 from ppcls.metrics.base import CombinedMetric
-from ppcls.registry import BACKBONES
+from ppcls.registry import BACKBONES, METRICS, NETWORK_GROUPS, Spec
 from ppcls.weights import WeightReport, find_pretrained, find_weights, load_weights
 
 MAY_DIFFER = {"dropout", "attention_dropout", "drop_path_rate", "data_format"}
@@ -95,10 +97,34 @@ def load_for_run(
     return report
 
 
-def build_metric(config: Config, mode: str) -> CombinedMetric:
-    """The metrics of ``Metric.<mode>`` as one."""
+def build_networks(config: Config, logger: logging.Logger) -> tuple[Any, Any | None]:
+    """What a run trains: the network that is kept, and the group that it is part of, if it is.
+
+    Raises:
+        WeightsError: weights to start from do not fit.
+        ConfigError: a network has no such layer as ``return_patterns`` names.
+    """
+    resuming, arch = bool(config.Global.checkpoints), config.Arch
+    if arch.registry is NETWORK_GROUPS:
+        try:
+            facts = {"logger": logger, "resuming": resuming}
+            group = arch.registry.build(arch.name, arch.arguments, **facts)
+        except ArgumentError as error:
+            raise config.problem(f"Arch.{error.argument}", str(error)) from None
+        return group.student, group
+    net = create_model(arch.name, **arch.arguments)
+    if arch.extra["pretrained"] and not resuming:
+        load_for_run(net, arch.extra["pretrained"], logger, adapt_head=True)
+    return net, None
+
+
+def build_metric(config: Config, mode: str, also: Sequence[str] = ()) -> CombinedMetric:
+    """The metrics of ``Metric.<mode>`` as one, and those of ``also`` that are not among them."""
     class_num = config.Arch.arguments["class_num"]
-    return CombinedMetric([s.build(class_num=class_num) for s in getattr(config.Metric, mode)])
+    specs = list(getattr(config.Metric, mode))
+    named = {spec.name for spec in specs}
+    specs += [Spec(METRICS, name) for name in also if name not in named]
+    return CombinedMetric([spec.build(class_num=class_num) for spec in specs])
 
 
 def load_network(
@@ -107,31 +133,52 @@ def load_network(
     """The network with the weights that the configuration names, in evaluation mode.
 
     Returns:
-        The network, and what ``state.json`` beside its weights says (empty without one).
+        The network, and what is known of its weights (see ``load_checkpoint``).
 
     Raises:
         WeightsError: no weights are named and ``allow_random`` is off, or they do not fit.
     """
-    section = config.Global
-    source = section.pretrained_model or section.checkpoints or config.Arch.extra["pretrained"]
-    net = create_model(config.Arch.name, **config.Arch.arguments)
+    net = create_model(config.network.name, **config.network.arguments)
     net.eval()
+    weights = weights_of(config)
+    if weights is not None:
+        return net, load_checkpoint(net, weights, config, logger)
+    if not allow_random:
+        raise WeightsError(
+            "no weights are given: set Global.pretrained_model to a checkpoint folder or a "
+            "weights file (-o Global.pretrained_model=...), or allow random weights with "
+            "--allow-random"
+        )
+    logger.warning("the network has random weights")
+    return net, {}
+
+
+def weights_of(config: Config) -> Path | None:
+    """The weights file that a configuration names to be used; None if it names none."""
+    section = config.Global
+    source = section.pretrained_model or section.checkpoints or config.network.extra["pretrained"]
     if not source:
-        if not allow_random:
-            raise WeightsError(
-                "no weights are given: set Global.pretrained_model to a checkpoint folder or a "
-                "weights file (-o Global.pretrained_model=...), or allow random weights with "
-                "--allow-random"
-            )
-        logger.warning("the network has random weights")
-        return net, {}
-    state: dict[str, Any] = {}
-    if source is not True:
-        source = find_weights(source)
-        state = read_state(source.parent)
-        check_arch(state, config)
-    load_for_run(net, source, logger)
-    return net, state
+        return None
+    return find_pretrained(config.network.name) if source is True else find_weights(source)
+
+
+def load_checkpoint(net: Any, weights: Path, config: Config, logger: Any) -> dict[str, Any]:
+    """Loads a weights file of the configuration's network, to be used as it is.
+
+    Returns:
+        What ``state.json`` beside it says (empty without one), and the ``temperature`` that it was
+        calibrated with, if it was.
+
+    Raises:
+        WeightsError: they are of another network.
+    """
+    state = read_state(weights.parent)
+    check_arch(state, config)
+    load_for_run(net, weights, logger)
+    if (average := state.get("weights", TRAINED)) != TRAINED:
+        logger.info(f"these weights are an average of those in training: {average}")
+    temperature = read_temperature(weights, logger)
+    return state if temperature is None else {**state, "temperature": temperature}
 
 
 def check_arch(state: Mapping[str, Any], config: Config) -> None:
@@ -143,7 +190,7 @@ def check_arch(state: Mapping[str, Any], config: Config) -> None:
     Raises:
         WeightsError: naming both networks, or the argument that differs.
     """
-    before, now = state.get("arch"), {"name": config.Arch.name, **config.Arch.arguments}
+    before, now = state.get("arch"), {"name": config.network.name, **config.network.arguments}
     if not isinstance(before, dict):
         return
     if not _same_variant(str(before["name"]), now["name"]):

@@ -13,7 +13,7 @@ from ppcls.deploy.classifier import Answer, Classifier, Picture, find_pictures
 from ppcls.deploy.exported import read_exported
 from ppcls.deploy.paddle_runtime import PaddleRuntime
 from ppcls.engine import logging as log
-from ppcls.engine.batch import build_inference_pipeline
+from ppcls.engine.batch import build_inference_pipeline, build_postprocess
 from ppcls.engine.device import require_paddle, set_device, use_kernels
 from ppcls.engine.model import load_network
 
@@ -76,7 +76,7 @@ def _from_config(config: Config, allow_random: bool, logger: Any) -> Classifier:
         with paddle.no_grad():
             return net(paddle.to_tensor(images)).numpy()
 
-    answers = postprocess.build(class_names=state.get("class_names"))
+    answers = build_postprocess(postprocess, state)
     return Classifier(pipeline, run, answers, infer.batch_size)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +14,24 @@ from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
 from ppcls.engine.batch import Mixing, ToTensors, build_reader, check_class_names, check_folds
 from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
-from ppcls.engine.device import require_paddle, set_device, use_kernels
+from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import evaluate, iteration_reporter
+from ppcls.engine.execution import prepare, step_model
 from ppcls.engine.failure import forget_failure
+from ppcls.engine.finetune import Finetuning
 from ppcls.engine.handler import Handler
 from ppcls.engine.handlers import default_handlers
-from ppcls.engine.model import build_metric, check_arch, create_model, load_for_run
-from ppcls.errors import EnvironmentProblem, TrainingError, WeightsError
+from ppcls.engine.loss_guard import LossGuard
+from ppcls.engine.model import build_metric, build_networks, check_arch, load_for_run
+from ppcls.engine.precision import Precision
+from ppcls.engine.progressive import schedule_step
+from ppcls.engine.updates import Updates
+from ppcls.errors import CURE, ArgumentError, EnvironmentProblem, TrainingError, WeightsError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
 from ppcls.weights import load_weights
-from ppcls.weights.translate import translate_slots
+from ppcls.weights.translate import translate_groups, translate_slots
 
 if TYPE_CHECKING:
     import paddle
@@ -51,13 +59,14 @@ class TrainState:
 
 @dataclass
 class Step:
-    """One optimizer step, for handlers to look at.
+    """What came of one batch, for handlers to look at.
 
     Attributes:
-        index: number of the iteration in its epoch, from 0.
+        index: number of the batch in its epoch, from 0.
         targets: as the loss had them: class indices [N], or probabilities [N, C].
         lr: the learning rate that the step used.
         losses: named scalars, ``loss`` is their sum.
+        updated: whether the optimizer has stepped, at the end of ``Global.update_freq`` batches.
     """
 
     index: int
@@ -66,6 +75,7 @@ class Step:
     logits: paddle.Tensor
     targets: paddle.Tensor
     losses: dict[str, paddle.Tensor]
+    updated: bool
 
 
 class Trainer:
@@ -74,12 +84,26 @@ class Trainer:
     Args:
         config: a checked configuration.
         handlers: what happens beside the loop; ``default_handlers()`` if not given.
+        max_batches: no more batches than this of an epoch, and of an evaluation.
+
+    Attributes:
+        net: the network that is evaluated, saved and exported.
+        trained: the layer that trains: ``net``, or what holds it.
+        group: the networks that train together (``DistillationModel``), or None.
+        model: ``trained`` as a step calls it, with the other processes.
+        saved: names of the checkpoints that this run has written.
+        max_batches: as given.
 
     Raises:
         ConfigError, DataError, WeightsError, EnvironmentProblem: before any training.
     """
 
-    def __init__(self, config: Config, handlers: Sequence[Handler] | None = None):
+    def __init__(
+        self,
+        config: Config,
+        handlers: Sequence[Handler] | None = None,
+        max_batches: int | None = None,
+    ):
         needed = config.require("DataLoader.Train", "Loss.Train", "Optimizer", purpose="training")
         self._evaluates = config.Global.eval_during_train
         if self._evaluates:
@@ -90,15 +114,22 @@ class Trainer:
         self.folder = Path(config.Global.output_dir) / config.Arch.name
         self._open_folder()
         self.state = TrainState()
-        self._handler_states: dict[str, Any] = {}
+        self.saved: set[str] = set()
+        self.max_batches = max_batches
+        self._group = -1
+        self._stopped = False
+        self._checkpoint: Checkpoint | None = None
         self._build_readers()
         self._build_network(*needed[1:])
         self._restore()
-        self._use_kernels()
+        self._prepare()
         chosen = default_handlers(config, self.world) if handlers is None else handlers
         self.handlers = list(chosen)
+        if self._finetuning is not None:
+            self.handlers.insert(0, self._finetuning)
         self.world.connect()
         self.model = self._parallel()
+        self._guard = LossGuard(self)
 
     def fit(self) -> TrainState:
         """Trains to ``Global.epochs``; returns how far the run came and its best result."""
@@ -111,8 +142,7 @@ class Trainer:
                 return self.state
             self._write_config()
             self.emit("fit_start")
-            for handler in self.handlers:
-                handler.restore(self._handler_states.get(type(handler).__name__, {}))
+            self._restore_parts()
             while not self.is_done():
                 if not self.state.step_in_epoch:
                     self.state.epoch += 1
@@ -124,49 +154,111 @@ class Trainer:
         return self.state
 
     def is_done(self) -> bool:
-        """Whether ``Global.epochs`` are over."""
+        """Whether ``Global.epochs`` are over, or the run was told to stop."""
         unfinished = self.state.step_in_epoch > 0
-        return self.state.epoch >= self.config.Global.epochs + unfinished
+        return self._stopped or self.state.epoch >= self.config.Global.epochs + unfinished
+
+    def stop(self, reason: str) -> None:
+        """Ends the run after this epoch."""
+        if not self._stopped:
+            self.logger.info(f"stopping after epoch {self.state.epoch}: {reason}")
+        self._stopped = True
+
+    def batches_in(self, epoch: int) -> int:
+        """How many batches an epoch has."""
+        count = self.reader.batches_in(epoch)
+        return min(count, self.max_batches or count)
+
+    def schedule_step(self, batch: int) -> int:
+        """The step of the learning-rate schedule that so many batches into the epoch comes next."""
+        if not self.reader.varies:
+            return self.state.global_step
+        return schedule_step(self.reader, self.state.epoch, batch, self.config.Global.update_freq)
 
     def _train_epoch(self) -> None:
         self.model.train()
         self.emit("epoch_start")
-        for batch in self.reader.epoch(self.state.epoch, start=self.state.step_in_epoch):
+        start = self.state.step_in_epoch
+        is_used = start > 0
+        batches = self.reader.epoch(self.state.epoch, start=start)
+        for batch in islice(batches, self.batches_in(self.state.epoch) - start):
             self.emit("step_start")
             step = self._step(batch)
             self.state.step_in_epoch = batch.number + 1
-            self.emit("step_end", step)
+            if step is not None:
+                is_used = True
+                self.emit("step_end", step)
+        if not is_used:
+            raise TrainingError(f"no batch of epoch {self.state.epoch} has a finite loss; {CURE}")
+        self._update()  # the last batch may have been left out
+        self._guard.read()
         self.state.step_in_epoch = 0
         self.emit("epoch_end")
 
-    def _step(self, batch: Batch) -> Step:
-        lr = self.optimizer.set_step(self.state.global_step)
-        images, targets = self._mixing(*self._to_tensors(batch), self.state.epoch, batch.number)
-        logits = self.model(images)
-        losses = self.loss(logits, targets)
-        losses["loss"].backward()
-        self.optimizer.step()
-        self.optimizer.clear_grad()
-        self.state.global_step += 1
+    def _step(self, batch: Batch) -> Step | None:
+        """Trains on a batch; None if it was left out."""
+        every, number = self.config.Global.update_freq, batch.number + 1
+        if self._group != (group := batch.number // every):
+            self._update()  # the last batch of the group before may have been left out
+            self._group = group
+        is_last = number % every == 0 or number == self.batches_in(self.state.epoch)
+        lr = self.optimizer.set_step(self.schedule_step(batch.number))
+        images, targets = self.mixing(*self._to_tensors(batch), self.state.epoch, batch.number)
+        with self._gradients_stay_here(not is_last):
+            with self._precision.training():
+                outputs = self.model(images)
+                losses = self.loss(outputs, targets)
+            if self._guard.admits(losses["loss"], batch):
+                self._updates.backward(losses["loss"], len(batch.labels))
+                is_admitted = True
+            else:
+                is_admitted = False
+        if is_last:
+            self._update()
+        if not is_admitted:
+            return None
         # Detached: what the backward pass needed is gone before the next step takes as much.
         losses = {name: value.detach() for name, value in losses.items()}
-        return Step(batch.number, len(batch.labels), lr, logits.detach(), targets, losses)
+        logits = (outputs if self.group is None else self.group.logits(outputs)).detach()
+        return Step(batch.number, len(batch.labels), lr, logits, targets, losses, is_last)
+
+    def _update(self) -> None:
+        """Has the optimizer step, if there are gradients."""
+        if self._updates.is_pending:
+            self._updates.step()
+            self.state.global_step += 1
+            self.emit("update_end")
+
+    def _gradients_stay_here(self, do: bool) -> AbstractContextManager[Any]:
+        """A context whose gradients are not exchanged yet, if ``do`` says so.
+
+        A batch that one process leaves out would leave the others waiting for its gradients.
+        """
+        may = self.world.size > 1 and self.config.Global.on_nan != "skip"
+        context: AbstractContextManager[Any] = self.model.no_sync() if do and may else nullcontext()
+        return context
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluates the network as it is now; all processes must call.
+        """Evaluates the weights that count; all processes must call.
 
         Raises:
             TrainingError: the configuration says not to evaluate during training.
         """
         if self.eval_reader is None:
             raise TrainingError("Global.eval_during_train is off, so nothing was read to evaluate")
-        self.world.share_buffers(self.net)
         every = self.config.Global.print_batch_step
         report = every, iteration_reporter(self.logger, self.state.epoch)
         metric = build_metric(self.config, "Eval")
         to_tensors = ToTensors(self.eval_reader.dataset.pipeline, self._kernels)
         readers = self.eval_reader, to_tensors
-        return evaluate(self.net, readers, self.eval_loss, metric, self.world, report)
+        with self.scored(), self._precision.evaluation():
+            self.world.share_buffers(self.net)
+            given = self.eval_loss, metric, self.world, report, self.max_batches
+            return evaluate(self.net, readers, *given)
+
+    def scored(self) -> AbstractContextManager[Any]:
+        """A context in which ``net`` holds the weights that are evaluated and saved."""
+        return nullcontext() if self.averaging is None else self.averaging.scored(self)
 
     def save(self, name: str) -> None:
         """Writes the checkpoint ``name``; the first process does, the others need not call.
@@ -177,16 +269,34 @@ class Trainer:
         if self.world.is_first:
             state = {
                 **asdict(self.state),
-                "steps_per_epoch": len(self.reader),
-                "arch": {"name": self.config.Arch.name, **self.config.Arch.arguments},
+                "steps_per_epoch": self.reader.batches_in(self.state.epoch),
+                "arch": {"name": self.config.network.name, **self.config.network.arguments},
                 "class_names": self.reader.dataset.class_names,
                 # Dropout and augmentation are drawn from these two, the epoch, and the sample's
                 # or step's number, so they are the whole state of everything random.
                 "random": {"seed": self.config.Global.seed, "processes": self.world.size},
+                "weights": "trained" if self.averaging is None else self.averaging.label,
                 "handlers": {type(h).__name__: s for h in self.handlers if (s := h.state())},
+                "parts": {key: s for key, part in self._parts().items() if (s := part.state())},
                 "versions": _versions(),
             }
-            save_checkpoint(self.folder / name, self.net, self.optimizer.state_dict(), state)
+            arrays = {key: a for h in self.handlers for key, a in h.arrays().items()}
+            networks = {} if self.group is None else self.group.arrays()
+            optimizer = self.optimizer.state_dict()
+            with self.scored():
+                save_checkpoint(self.folder / name, self.net, optimizer, state, arrays, networks)
+        self.saved.add(name)
+
+    @property
+    def averaging(self) -> Any | None:
+        """The handler that averages the weights, if one does."""
+        return next((handler for handler in self.handlers if hasattr(handler, "scored")), None)
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state beside the handlers."""
+        schedule = self.optimizer.schedule
+        parts = {"schedule": schedule, "precision": self._precision, "guard": self._guard}
+        return parts if self.group is None else {**parts, "networks": self.group}
 
     def close(self) -> None:
         """Ends the reading processes and closes the log."""
@@ -222,7 +332,7 @@ class Trainer:
 
     def _build_readers(self) -> None:
         self.reader = build_reader(self.config, "Train", self.world, self.logger)
-        self._mixing = Mixing.of(self.config, self.world)
+        self.mixing = Mixing.of(self.config, self.world)
         self.eval_reader: DataLoader | None = None
         if self._evaluates:
             self.eval_reader = build_reader(self.config, "Eval", self.world, self.logger)
@@ -236,42 +346,77 @@ class Trainer:
         config = self.config
         set_device(config.Global.device, self.logger)
         paddle.seed(config.Global.seed)
-        self.net = create_model(config.Arch.name, **config.Arch.arguments)
-        pretrained = config.Arch.extra["pretrained"]
-        if pretrained and not config.Global.checkpoints:
-            load_for_run(self.net, pretrained, self.logger, adapt_head=True)
-        self.loss = CombinedLoss([spec.build() for spec in losses])
+        self.net, self.group = build_networks(config, self.logger)
+        self.trained = self.net if self.group is None else self.group
+        self.loss = self._combined(losses)
         eval_losses = config.Loss.Eval if config.Loss else None
-        self.eval_loss = CombinedLoss([s.build() for s in eval_losses]) if eval_losses else None
-        self.optimizer = optimizer.build(
-            epochs=config.Global.epochs, steps_per_epoch=len(self.reader), network=self.net
-        )
+        self.eval_loss = self._combined(eval_losses) if eval_losses else None
+        self._precision = Precision.of(config, self.logger)
+        self._finetuning = Finetuning.of(config, self.net)
+        self.optimizer = self._build_optimizer(optimizer)
+        if self._finetuning is not None:
+            self._finetuning.begin(self.optimizer, self._optimized)
+        self._updates = Updates(self.optimizer, self._precision, config.Global.update_freq)
+
+    @property
+    def _optimized(self) -> Any:
+        return self.net if self.group is None else self.group.optimized
+
+    def _combined(self, specs: list[Spec]) -> CombinedLoss:
+        facts = {
+            "class_num": self.config.Arch.arguments["class_num"],
+            "label_ratio": getattr(self.reader.dataset, "label_ratio", None),
+        }
+        return CombinedLoss([spec.build(**facts) for spec in specs])
+
+    def _build_optimizer(self, spec: Spec) -> Any:
+        config, every = self.config, self.config.Global.update_freq
+        batch = getattr(self.reader.sampler, "batch_size", None)
+        try:
+            optimizer = spec.build(
+                epochs=config.Global.epochs,
+                steps_per_epoch=-(-len(self.reader) // every),
+                total_batch=batch and batch * self.world.size * every,
+                network=self._optimized,
+            )
+            optimizer.schedule(0)  # lengths in steps are compared with the data's
+        except ArgumentError as error:
+            known = error.argument in spec.arguments
+            path = f"Optimizer.{error.argument}" if known else f"Optimizer.lr.{error.argument}"
+            raise config.problem(path, str(error)) from None
+        return optimizer
 
     def _restore(self) -> None:
         section = self.config.Global
         if section.checkpoints:
-            self._resume(open_checkpoint(section.checkpoints))
+            self._checkpoint = open_checkpoint(section.checkpoints)
+            check_arch(self._checkpoint.state, self.config)
+            naming = load_weights(self.net, self._checkpoint.weights).naming
+            if self.group is not None:
+                self.group.load(self._checkpoint.networks)
         elif section.pretrained_model:
             options = {"ignore_head": section.ignore_head, "adapt_head": True}
             load_for_run(self.net, section.pretrained_model, self.logger, **options)
+        self._precision.prepare(self.trained, self.optimizer)
+        if self._checkpoint is not None:
+            slots = translate_slots(self.net, self._checkpoint.optimizer, naming)
+            self.optimizer.load_state_dict(slots)
+            arrays = translate_groups(self.net, self._checkpoint.arrays, naming)
+            self._checkpoint = replace(self._checkpoint, arrays=arrays)
+            self._resume(self._checkpoint)
 
-    def _use_kernels(self) -> None:
-        self._kernels = use_kernels(self.net, self.config.Global.cpu_kernels, self.logger)
+    def _prepare(self) -> None:
+        networks = self.net, self.group
+        self._kernels = prepare(self.config, *networks, self.world, self.logger)
         if self._kernels:
             self.optimizer.use_kernels()
         self._to_tensors = ToTensors(self.reader.dataset.pipeline, self._kernels)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
-        check_arch(checkpoint.state, self.config)
-        report = load_weights(self.net, checkpoint.weights)
-        self.optimizer.load_state_dict(
-            translate_slots(self.net, checkpoint.optimizer, report.naming)
-        )
         state = checkpoint.state
         steps = state["epoch"] * len(self.reader)  # for checkpoints that do not say
         known = {name: state[name] for name in asdict(self.state) if name in state}
         self.state = TrainState(**{"global_step": steps, **known})
-        self._handler_states = state.get("handlers", {})
         place = f"after epoch {self.state.epoch}"
         if self.state.step_in_epoch:
             self._check_same_steps(state)
@@ -282,8 +427,26 @@ class Trainer:
             message = f"Global.seed is {seed}, the checkpoint's {before}"
             self.logger.warning(f"{message}: the run goes on with another order of samples")
 
+    def _restore_parts(self) -> None:
+        """Gives handlers and parts the state of the checkpoint."""
+        state: dict[str, Any] = {} if self._checkpoint is None else self._checkpoint.state
+        arrays = {} if self._checkpoint is None else self._checkpoint.arrays
+        if arrays and self.averaging is None:
+            message = f"holds averaged weights ({state.get('weights')}) beside those in training"
+            raise WeightsError(
+                f"{self.config.Global.checkpoints}: {message}: go on with the section EMA or "
+                "Average that the run had, or start from these weights by Global.pretrained_model"
+            )
+        for handler in self.handlers:
+            if arrays:
+                handler.restore_arrays(self, arrays)
+            handler.restore(state.get("handlers", {}).get(type(handler).__name__, {}))
+        for key, part in self._parts().items():
+            part.restore(state.get("parts", {}).get(key, {}))
+        self._checkpoint = None  # its arrays would stay in memory
+
     def _check_same_steps(self, state: dict[str, Any]) -> None:
-        before, now = state["steps_per_epoch"], len(self.reader)
+        before, now = state["steps_per_epoch"], self.reader.batches_in(self.state.epoch)
         if before != now:
             raise WeightsError(
                 f"the checkpoint was saved within an epoch of {before} steps, and an epoch of this "
@@ -291,11 +454,7 @@ class Trainer:
             )
 
     def _parallel(self) -> Any:
-        if self.world.size == 1:
-            return self.net
-        import paddle
-
-        return paddle.DataParallel(self.net)
+        return step_model(self.config, self.trained, self.world)
 
 
 def _versions() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -50,7 +50,12 @@ class TargetLoss:
         self._key = key
 
     def __call__(self, outputs: Outputs, targets: paddle.Tensor) -> paddle.Tensor:
-        """The weighted loss, a scalar; see :class:`DistillationLoss`."""
+        """The weighted loss, a scalar; see :class:`DistillationLoss`.
+
+        The output may also be that of the one network, which is evaluated alone.
+        """
+        if not isinstance(outputs, Mapping) and len(self._names) == 1:
+            outputs = {self._names[0]: outputs}
         logits = [select(outputs, "model_names", model, self._key) for model in self._names]
         values = [self._loss(each, targets) for each in logits]
         return sum(values[1:], values[0])

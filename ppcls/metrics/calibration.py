@@ -114,12 +114,7 @@ class ECE(Metric):
         return [calibration_error(*sums.reshape(3, -1))]
 
     def _tables(self, sums: np.ndarray, samples: int) -> dict[str, Table]:
-        counts, confidence, right = sums.reshape(3, -1)
-        some = np.where(counts > 0, counts, np.nan)
-        columns = ("from", "to", "count", "confidence", "accuracy")
-        edges = self._edges[:-1], self._edges[1:]
-        values = np.stack([*edges, counts, confidence / some, right / some], axis=1)
-        return {"reliability": Table(values, "bin", columns)}
+        return {"reliability": _bins(self._edges, *sums.reshape(3, -1))}
 
 
 @METRICS.register()
@@ -137,22 +132,51 @@ class Temperature(ScoreMetric):
     higher_is_better = False
 
     def __init__(self, bins: Bins = 15, *, class_num: int):
-        self._bins = bins
+        self._edges = np.linspace(0, 1, bins + 1)
         names = ["temperature", "calibrated_log_loss", "calibrated_ECE"]
         super().__init__(names, multi_label=False, class_num=class_num)
 
     def _values_of(self, logits: np.ndarray, truth: np.ndarray) -> Sequence[float]:
+        found = self._calibrated(logits, truth)
+        if found is None:
+            return [float("nan")] * 3
+        temperature, logs, truth = found
+        return [temperature, -logs[truth].mean(), calibration_error(*self._bin_sums(logs, truth))]
+
+    def _tables(self, sums: np.ndarray, samples: int) -> dict[str, Table]:
+        logits, truth = np.split(sums, 2, axis=1)
+        found = self._calibrated(logits, truth > 0)
+        if found is None:
+            return {}
+        return {"calibrated_reliability": _bins(self._edges, *self._bin_sums(*found[1:]))}
+
+    def _calibrated(
+        self, logits: np.ndarray, truth: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray] | None:
+        """Temperature, log probabilities and truth of the images with a class; None if unknown."""
         has_class = truth.any(axis=1)
         logits, truth = logits[has_class].astype(np.float64), truth[has_class]
         if not len(logits) or not np.isfinite(logits).all():
-            return [float("nan")] * 3
-        labels = truth.argmax(axis=1)
-        temperature = fit_temperature(logits, labels)
-        logs = log_softmax(logits / temperature)
-        confidence, right = np.exp(logs.max(axis=1)), logs.argmax(axis=1) == labels
-        index = np.searchsorted(np.linspace(0, 1, self._bins + 1)[1:-1], confidence)
-        sums = [np.bincount(index, w, self._bins) for w in (None, confidence, right)]
-        return [temperature, -logs[truth].mean(), calibration_error(*sums)]
+            return None
+        temperature = fit_temperature(logits, truth.argmax(axis=1))
+        return temperature, log_softmax(logits / temperature), truth
+
+    def _bin_sums(self, logs: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
+        """Each bin's images, sum of confidences, and right predictions."""
+        confidence, chosen = np.exp(logs.max(axis=1)), logs.argmax(axis=1)
+        right = truth[np.arange(len(logs)), chosen]
+        index = np.searchsorted(self._edges[1:-1], confidence)
+        bins = len(self._edges) - 1
+        return [np.bincount(index, weights, bins) for weights in (None, confidence, right)]
+
+
+def _bins(
+    edges: np.ndarray, counts: np.ndarray, confidence: np.ndarray, right: np.ndarray
+) -> Table:
+    some = np.where(counts > 0, counts, np.nan)
+    columns = ("from", "to", "count", "confidence", "accuracy")
+    parts = edges[:-1], edges[1:], counts, confidence / some, right / some
+    return Table(np.stack(parts, axis=1), "bin", columns)
 
 
 def calibration_error(counts: np.ndarray, confidence: np.ndarray, right: np.ndarray) -> float:

@@ -203,6 +203,7 @@ class Chain:
 
     units: list[Unit]
     _described: dict[tuple[int, ...], tuple[Any, list[int]]] = field(default_factory=dict)
+    _parts: dict[int, tuple[Chain, Chain]] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -220,6 +221,10 @@ class Chain:
         records = paddle.is_grad_enabled() and not all(
             tensor.stop_gradient for tensor in (*inputs, *parameters)
         )
+        if records and x.stop_gradient and (frozen := self._frozen_units()):
+            # The backward pass would go through them for nothing.
+            first, rest = self._parted(frozen)
+            return rest(first(x), shortcut, carried)
         call = _Call(self.units, described, x, shortcut, carried, parameters)
         if records:
             return _ChainFunction.apply(call, *inputs, *parameters)
@@ -227,13 +232,24 @@ class Chain:
         with paddle.no_grad():
             return call.forward(keep=batch_statistics)
 
+    def _frozen_units(self) -> int:
+        """How many units at the beginning do not learn; at least the last one is left out."""
+        learns = (any(not p.stop_gradient for _, p in u.parameters()) for u in self.units[:-1])
+        return next((i for i, does in enumerate(learns) if does), len(self.units) - 1)
+
+    def _parted(self, count: int) -> tuple[Chain, Chain]:
+        """The first ``count`` units, and the others, as chains."""
+        if count not in self._parts:
+            self._parts[count] = Chain(self.units[:count]), Chain(self.units[count:])
+        return self._parts[count]
+
     def __post_init__(self) -> None:
         gates = [isinstance(unit, SqueezeUnit) for unit in self.units]
         if any(one and other for one, other in pairwise(gates)):
             raise ValueError("two squeeze-excitations in a row: the second would hide the first")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"units": self.units, "_described": {}}  # a copy describes its own
+        return {"units": self.units, "_described": {}, "_parts": {}}  # a copy describes its own
 
     def _check(self, x: paddle.Tensor, parameters: list[paddle.Tensor], structs: Any) -> None:
         """Raises ValueError for what would have the kernels read beside the memory of x."""

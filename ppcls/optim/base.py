@@ -73,6 +73,15 @@ class Optimizer:
         """
         self.inner.clear_grad(set_to_zero=False)
 
+    def scale_gradients(self, factor: float) -> None:
+        """Multiplies all gradients."""
+        import paddle
+
+        with paddle.no_grad():
+            for parameter in self._parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.scale_(factor)
+
     def decayed_names(self) -> list[str]:
         """Names of the parameters with weight decay, in the network's order."""
         return list(self._decayed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls.config import Config
+from ppcls.config.stages import stages_of
 from ppcls.errors import ArgumentError, DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Length:
         """Numbers of the steps to draw: all, or as many as can be seen."""
         total = self.epochs * self.steps_per_epoch
         return np.unique(np.linspace(0, total - 1, min(total, POINTS)).astype(np.int64))
+
+    def first_step(self, epoch: int) -> int:
+        """Number of the first step of an epoch, which is counted from 1."""
+        return (epoch - 1) * self.steps_per_epoch
 
 
 @dataclass
@@ -106,7 +111,15 @@ def learning_rate(config: Config, length: Length) -> Curve:
         rates = [schedule(step) for step in length.steps.tolist()]
     except ArgumentError as error:
         raise config.problem(f"Optimizer.lr.{error.argument}", str(error)) from None
-    return Curve(f"learning rate ({spec.name})", np.array(rates))
+    return Curve(f"learning rate ({spec.name})", _while_averaging(config, length, np.array(rates)))
+
+
+def _while_averaging(config: Config, length: Length, rates: np.ndarray) -> np.ndarray:
+    """With the constant rate of ``Average: {name: SWA, lr: ...}`` from its first epoch on."""
+    average: Any = config.Average.build(epochs=length.epochs) if config.Average else None
+    if getattr(average, "lr", None) is None:
+        return rates
+    return np.where(length.steps < length.first_step(average.start_epoch), rates, average.lr)
 
 
 def momentum(config: Config, length: Length) -> Curve | None:
@@ -119,23 +132,36 @@ def momentum(config: Config, length: Length) -> Curve | None:
 
 
 def ema_decay(config: Config, length: Length) -> Curve | None:
-    """The decay of the averaged weights: ``decay_at(step)`` of the section ``EMA``."""
-    decay_at: Callable[[int], float] | None = getattr(
-        getattr(config, "EMA", None), "decay_at", None
-    )
-    if decay_at is None:
+    """The decay of the averaged weights; 0 before their first epoch."""
+    if config.EMA is None:
         return None
-    return Curve("EMA decay", np.array([decay_at(step) for step in length.steps.tolist()]))
+    first = length.first_step(config.EMA.start_epoch)
+    decays = [config.EMA.decay_at(step, first) for step in length.steps.tolist()]
+    return Curve("EMA decay", np.array(decays))
 
 
 def image_size(config: Config, length: Length) -> Curve | None:
-    """The size of training pictures: ``size_at(epoch)``, from 1, of the section ``Progressive``."""
-    section = getattr(config, "Progressive", None)
-    size_at: Callable[[int], int] | None = getattr(section, "size_at", None)
-    if size_at is None:
+    """The size of training pictures, that of their longer side, in each stage of the run."""
+    return _staged(config, length, "size", "image size (pixels)")
+
+
+def magnitude(config: Config, length: Length) -> Curve | None:
+    """The magnitude of RandAugment in each stage of the run."""
+    return _staged(config, length, "magnitude", "RandAugment magnitude")
+
+
+def batch_size(config: Config, length: Length) -> Curve | None:
+    """The pictures in a batch of a process in each stage of the run."""
+    return _staged(config, length, "batch_size", "batch size")
+
+
+def _staged(config: Config, length: Length, setting: str, name: str) -> Curve | None:
+    stages = stages_of(config)
+    if stages is None or not stages.sets(setting):
         return None
     epochs = length.steps // length.steps_per_epoch + 1
-    return Curve("image size (pixels)", np.array([size_at(epoch) for epoch in epochs.tolist()]))
+    values = [getattr(stages.at(epoch), setting) for epoch in epochs.tolist()]
+    return Curve(name, np.array([max(v) if isinstance(v, list) else v for v in values]))
 
 
 SOURCES: tuple[Callable[[Config, Length], Curve | None], ...] = (
@@ -143,6 +169,8 @@ SOURCES: tuple[Callable[[Config, Length], Curve | None], ...] = (
     momentum,
     ema_decay,
     image_size,
+    magnitude,
+    batch_size,
 )
 
 
@@ -208,7 +236,7 @@ def _panel(axis: Axes, curve: Curve, epochs: np.ndarray) -> None:
     low, high = float(curve.values.min()), float(curve.values.max())
     if low == high:
         axis.set_ylim(high - 0.1 * abs(high), high + 0.1 * abs(high))
-        axis.set_yticks([high])
+        axis.set_yticks([high], [f"{high:.6g}"])  # 0.9999 is not 1
         return
     axis.set_ylim(low - 0.04 * (high - low), high + 0.14 * (high - low))
     at = int(curve.values.argmax())

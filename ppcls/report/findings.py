@@ -119,19 +119,34 @@ def class_counts(samples: Samples, split: Split) -> np.ndarray:
     return np.bincount(split.labels, minlength=samples.class_num)
 
 
-def _alike(samples: Samples, facts: np.ndarray, limits: Limits) -> dict[str, Iterator[Group]]:
-    """Groups of equal and of similar pictures."""
+def look_alikes(
+    facts: np.ndarray, near: int | None = Limits.near
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Groups of pictures with the same pixels, and of pictures that are the same or nearly.
+
+    Args:
+        facts: ``ppcls.report.scan.FACTS`` [N].
+        near: as in ``Limits``.
+
+    Returns:
+        Two lists of places, int64 [members].
+    """
     readable = np.flatnonzero(_read(facts))
-    splits = samples.split_number(np.arange(len(facts)))
     same = [readable[group] for group in grouped(facts["digest"][readable])]
     links = [np.stack([np.full(len(g) - 1, g[0]), g[1:]], axis=1) for g in same]
-    if limits.near is not None:
+    if near is not None:
         copies = np.concatenate([np.empty(0, np.int64), *(group[1:] for group in same)])
         shaped = np.setdiff1d(readable[~facts["blank"][readable]], copies)
-        pairs = near_links(facts["hash"][shaped], facts["thumb"][shaped], limits.near)
+        pairs = near_links(facts["hash"][shaped], facts["thumb"][shaped], near)
         links.append(shaped[pairs])
     edges = np.concatenate([np.empty((0, 2), np.int64), *links])
-    alike = grouped(joined(np.arange(len(facts)), edges))
+    return same, grouped(joined(np.arange(len(facts)), edges))
+
+
+def _alike(samples: Samples, facts: np.ndarray, limits: Limits) -> dict[str, Iterator[Group]]:
+    """Findings about equal and similar pictures."""
+    splits = samples.split_number(np.arange(len(facts)))
+    same, alike = look_alikes(facts, limits.near)
     return {
         "leakage": _leaks(samples, facts, alike, splits),
         "conflict": _conflicts(samples, alike),

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppcls.errors import UnknownName, UsageError, WeightsError
 from ppcls.registry import BACKBONES
+from ppcls.weights.average import WeightMean
 from ppcls.weights.load import WeightReport, load_weights, read_checked
 from ppcls.weights.source import find_weights
 from ppcls.weights.translate import recognise_naming, translate
@@ -34,7 +35,7 @@ def inspect(source: str, names_only: bool, model: str | None) -> int:
         return 0
     rows = [HEAD, *(_row(name, array) for name, array in weights.items())]
     sys.stdout.write(f"{path}{f' ({taken})' if taken else ''}\n\n{_table(rows)}\n")
-    sys.stdout.write(f"{_summary(weights)}\n")
+    sys.stdout.write(f"{summary(weights)}\n")
     if model is None:
         return 0
     try:
@@ -54,7 +55,7 @@ def convert(source: str, out: str, model: str | None) -> int:
     weights, taken = read_checked(path)
     if model is None:
         write_weights(Path(out), weights)
-        sys.stdout.write(f"{out}: {_summary(weights)}{f' ({taken})' if taken else ''}\n")
+        sys.stdout.write(f"{out}: {summary(weights)}{f' ({taken})' if taken else ''}\n")
         return 0
     net, report = _load_into(model, path, weights)
     write_weights(Path(out), net.state_dict())
@@ -84,45 +85,13 @@ def average(out: str, sources: Sequence[str]) -> int:
     check_suffix(Path(out))
     if len(sources) < 2:
         raise UsageError(f"expected at least two files to average, received {len(sources)}")
-    first: dict[str, np.ndarray] = {}
-    sums: dict[str, np.ndarray] = {}
+    total = WeightMean()
     for source in sources:
-        weights, _ = read_checked(find_weights(source))
-        first = first or weights
-        _check_same(sources[0], first, source, weights)
-        for name, array in weights.items():
-            if array.dtype.kind != "f":
-                sums[name] = array
-            elif name in sums:
-                sums[name] += array
-            else:
-                sums[name] = array.astype(np.float64)
-    mean = {
-        name: np.asarray(total / len(sources), first[name].dtype)
-        if total.dtype.kind == "f"
-        else total
-        for name, total in sums.items()
-    }
+        total = total.plus(source, read_checked(find_weights(source))[0])
+    mean = total.value()
     write_weights(Path(out), mean)
-    sys.stdout.write(f"{out}: the mean of {len(sources)} files, {_summary(mean)}\n")
+    sys.stdout.write(f"{out}: the mean of {len(sources)} files, {summary(mean)}\n")
     return 0
-
-
-def _check_same(
-    one: str, left: Mapping[str, np.ndarray], other: str, right: Mapping[str, np.ndarray]
-) -> None:
-    for name in [*left, *right]:
-        for source, weights in ((one, left), (other, right)):
-            if name not in weights:
-                there = other if source == one else one
-                raise WeightsError(f"{source}: lacks '{name}', which {there} has")
-        if left[name].shape != right[name].shape:
-            shapes = f"{list(right[name].shape)}, and {list(left[name].shape)} in {one}"
-            raise WeightsError(f"{other}: the shape of '{name}' is {shapes}")
-        kinds = left[name].dtype.kind, right[name].dtype.kind
-        if "f" in kinds and kinds != ("f", "f"):
-            types = f"{right[name].dtype}, and {left[name].dtype} in {one}"
-            raise WeightsError(f"{other}: the type of '{name}' is {types}")
 
 
 def _load_into(
@@ -198,7 +167,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(lines)
 
 
-def _summary(weights: Mapping[str, np.ndarray]) -> str:
+def summary(weights: Mapping[str, np.ndarray]) -> str:
     """``266 tensors, 3,504,872 numbers (float32)``, and a warning of lost ones."""
     kinds: Counter[str] = Counter()
     for array in weights.values():

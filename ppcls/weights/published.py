@@ -1,4 +1,7 @@
-"""Checkpoints that PaddleClas wrote: ``<prefix>.pdparams``, ``.pdopt`` and ``.pdstates``."""
+"""Checkpoints that PaddleClas wrote: ``<prefix>.pdparams``, ``.pdopt`` and ``.pdstates``.
+
+With an EMA there is ``.pdema``, too: it holds the trained weights, and ``.pdparams`` the average.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import WeightsError
-from ppcls.weights.read import NAME_TABLE, read_arrays, read_container
+from ppcls.weights.read import NAME_TABLE, read_arrays, read_container, read_weights
 from ppcls.weights.unpickle import describe
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdstates")
+TRAINED_SUFFIX = ".pdema"
 
 
 def is_checkpoint(prefix: Path) -> bool:
@@ -19,8 +23,12 @@ def is_checkpoint(prefix: Path) -> bool:
     return all(_file(prefix, suffix).is_file() for suffix in SUFFIXES)
 
 
-def read_checkpoint(prefix: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]]:
-    """The weights file, the optimizer's arrays keyed by parameter name, and the epoch.
+def read_checkpoint(
+    prefix: Path,
+) -> tuple[Path, dict[str, np.ndarray], dict[str, Any], dict[str, np.ndarray]]:
+    """The weights file, the optimizer's arrays keyed by parameter name, the epoch, and the EMA's.
+
+    The arrays of an EMA are keyed ``ema/<name>`` and ``trained/<name>``; empty without one.
 
     PaddleClas keys the optimizer's arrays by names that Paddle numbered in the process that saved
     them (``conv2d_0.w_0_velocity_0``); the weights file holds the table that undoes this.
@@ -29,13 +37,22 @@ def read_checkpoint(prefix: Path) -> tuple[Path, dict[str, np.ndarray], dict[str
         WeightsError: a file cannot be read, or the table does not cover the optimizer's arrays.
     """
     weights, optimizer, states = (_file(prefix, suffix) for suffix in SUFFIXES)
-    table = read_arrays(weights).get(NAME_TABLE)
+    # PaddleClas averages a copy of the network, whose parameters have other numbers.
+    trained = _file(prefix, TRAINED_SUFFIX)
+    named = trained if trained.is_file() else weights
+    table = read_arrays(named).get(NAME_TABLE)
     if not isinstance(table, dict):
-        raise WeightsError(f"{weights}: does not say which parameter {optimizer} belongs to")
+        raise WeightsError(f"{named}: does not say which parameter {optimizer} belongs to")
     epoch = read_arrays(states).get("epoch")
     if not isinstance(epoch, int):
         raise WeightsError(f"{states}: expected the number of an epoch, received {describe(epoch)}")
-    return weights, _by_parameter(_optimizer_arrays(optimizer), table), {"epoch": epoch}
+    state: dict[str, Any] = {"epoch": epoch}
+    arrays: dict[str, np.ndarray] = {}
+    if trained.is_file():
+        state["weights"] = "ema"
+        for group, path in (("ema", weights), ("trained", trained)):
+            arrays |= {f"{group}/{name}": array for name, array in read_weights(path).items()}
+    return weights, _by_parameter(_optimizer_arrays(optimizer), table), state, arrays
 
 
 def _optimizer_arrays(path: Path) -> dict[str, np.ndarray]:

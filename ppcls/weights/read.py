@@ -16,7 +16,11 @@ from ppcls.weights.bfloat16 import to_float32
 from ppcls.weights.unpickle import Damaged, Refused, explain, load_pickle
 
 NUMBERS = "fiub"  # numpy's kinds: floats, integers, booleans
-SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".safetensors", *torch_file.SUFFIXES)
+SUFFIXES = (
+    *(".pdparams", ".pdema", ".pdopt", ".pdstates"),
+    ".safetensors",
+    *torch_file.SUFFIXES,
+)
 # Paddle's own entry in each file: structured name -> the parameter's name in the saving process
 NAME_TABLE = "StructuredToParameterName@@"
 
@@ -40,7 +44,7 @@ def open_weights(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
         weights, taken = torch_file.read_torch(path, _head(path))
     else:
         weights, taken = read_arrays(path), ""
-    if path.suffix == ".pdparams":  # where uint16 means bfloat16
+    if path.suffix in (".pdparams", ".pdema"):  # where uint16 means bfloat16
         weights |= {n: to_float32(v) for n, v in weights.items() if _is_uint16(v)}
     weights.pop(NAME_TABLE, None)
     for name, value in weights.items():

@@ -59,6 +59,21 @@ def translate_slots(
     return found
 
 
+def translate_groups(
+    net: Any, arrays: Mapping[str, np.ndarray], naming: Naming | None
+) -> dict[str, np.ndarray]:
+    """Several sets of weights, keyed ``<group>/<name>``, by the network's names."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        group, _, name = key.rpartition("/")
+        groups.setdefault(group, {})[name] = array
+    return {
+        f"{group}/{name}": array
+        for group, weights in groups.items()
+        for name, array in translate(net, weights, naming)[0].items()
+    }
+
+
 def _fitting(net: Any, weights: Mapping[str, np.ndarray], naming: Naming | None) -> int:
     rename = naming.rename if naming else str
     found, _ = translate(net, weights, naming)

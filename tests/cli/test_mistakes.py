@@ -77,7 +77,7 @@ MISTAKES = {
         None,
         ["Optimizer.lr.learning_rate=1e30"],
         1,
-        r"error: (the loss is (nan|inf) in epoch 1, step \d: the run cannot go on"
+        r"error: (the loss is (nan|inf) in epoch 1, batch \d, step \d .*: the run cannot go on"
         r"|'.*' is not finite any more: nothing was saved); a lower learning rate .* usual cure",
     ),
     "more ranks than classes": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import re
 from fnmatch import fnmatchcase
@@ -11,28 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from yaml_files import write
 from zero_weights import zero_weights
 
 import ppcls
 from ppcls import zoo
-from ppcls.config import Config, ConfigError, load_config
+from ppcls.config import load_config
 from ppcls.config.compose import compose
-from ppcls.config.schema import NOT_YET
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 PIECES = sorted(CONFIGS.glob("_base_/*.yaml"))
 FILES = sorted(set(CONFIGS.rglob("*.yaml")) - set(PIECES))
-VARIANTS = sorted(CONFIGS.glob("ImageNet/*/*.yaml"))
+DISTILLATION = sorted(CONFIGS.glob("ImageNet/Distillation/*.yaml"))
+VARIANTS = sorted(set(CONFIGS.glob("ImageNet/*/*.yaml")) - set(DISTILLATION))
 LARGE = 40_000_000  # parameters; building such a network takes seconds
-
-# Keys that published recipes use, and ppcls does not have yet -> the piece of work that brings it.
-COMING_KEYS = {
-    "EMA": "averaged weights",
-    "Global.update_freq": "accumulated gradients",
-}
 
 # Networks of the zoo without a recipe of their own: other libraries' versions of one that has one.
 WITHOUT_RECIPE = [
@@ -75,41 +66,17 @@ def by_size(path: Path) -> Any:
 # Validity -----------------------------------------------------------------------------------------
 
 
-def is_coming(problem: ppcls.config.Problem) -> bool:
-    """Whether a problem is that something of ``COMING_KEYS`` is not there yet."""
-    return "is not supported by this version" in problem.message and problem.path in COMING_KEYS
-
-
 @pytest.mark.parametrize("path", FILES, ids=relative)
-def test_every_file_is_right_but_for_what_is_coming(path: Path) -> None:
-    try:
-        warnings = load_config(path).warnings
-    except ConfigError as error:
-        assert [str(p) for p in error.problems if not is_coming(p)] == []
-    else:
-        assert warnings == ()
+def test_every_file_is_right(path: Path) -> None:
+    assert load_config(path).warnings == ()
 
 
-@pytest.mark.parametrize("key", COMING_KEYS)
-def test_keys_that_are_coming_are_not_there_yet(key: str) -> None:
-    assert any(fnmatchcase(key, pattern) for pattern in NOT_YET), "take it off the list"
-
-
-@pytest.mark.parametrize("path", VARIANTS, ids=relative)
-def test_every_recipe_is_right_without_what_is_coming(path: Path, tmp_path: Path) -> None:
-    config = stand_in(path, tmp_path)
-    assert config.warnings == ()
+@pytest.mark.parametrize("path", [*VARIANTS, *DISTILLATION], ids=relative)
+def test_every_recipe_has_all_that_the_commands_need(path: Path) -> None:
+    config = load_config(path)
     config.require("Loss.Train", "Optimizer", "DataLoader.Train", purpose="training")
     config.require("Metric.Eval", "DataLoader.Eval", purpose="evaluation")
     config.require("Infer.transforms", "Infer.PostProcess", purpose="prediction")
-
-
-def stand_in(path: Path, folder: Path) -> Config:
-    """The configuration with what is coming left out."""
-    plain = copy.deepcopy(tree(path))
-    plain.pop("EMA", None)
-    plain["Global"].pop("update_freq", None)
-    return load_config(write(folder, yaml.safe_dump(plain)))
 
 
 def test_every_piece_is_part_of_a_file() -> None:
@@ -131,7 +98,7 @@ def header(path: Path) -> str:
     return " ".join(line.removeprefix("# ") for line in lines[:end])
 
 
-@pytest.mark.parametrize("path", VARIANTS, ids=relative)
+@pytest.mark.parametrize("path", [*VARIANTS, *DISTILLATION], ids=relative)
 def test_a_header_names_a_command_that_runs_the_file(path: Path) -> None:
     assert re.findall(r"tools/train\.py -c (\S+)", header(path)) == [relative(path)]
 

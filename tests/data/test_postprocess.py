@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ppcls.data.postprocess import Topk, read_class_names
+from ppcls.data.postprocess import MultiLabelThreshOutput, Topk, read_class_names
 from ppcls.errors import ArgumentError, DataError
 
 LOGITS = np.log(np.array([[0.2, 0.5, 0.3], [0.1, 0.123456, 0.776544]], np.float32))
@@ -99,3 +99,22 @@ def test_packaged_imagenet_names():
     names = read_class_names("ppcls/utils/imagenet1k_label_list.txt")
     assert len(names) == 1000
     assert names[178] == "Weimaraner"
+
+
+def test_temperature_divides_the_logits():
+    logits = np.log([[0.64, 0.32, 0.04]])
+    [answer] = Topk(3, temperature=0.5)(logits, ["a"])
+    squares = np.array([0.64, 0.32, 0.04]) ** 2
+    assert answer["scores"] == pytest.approx(squares / squares.sum(), abs=1e-5)
+    assert Topk(3, calibrated=0.5)(logits, ["a"]) == [answer]
+    assert Topk(3, temperature=0.5, calibrated=9.0)(logits, ["a"]) == [answer]
+
+
+def test_all_classes_from_a_threshold_on():
+    logits = np.array([[0.0, -9000.0, 2.0], [-0.1, -1.0, -2.0]])
+    answers = MultiLabelThreshOutput(class_names=["x", "y", "z"])(logits, ["a", "b"])
+    scores = [0.5, round(1 / (1 + np.exp(-2.0)), 5)]
+    assert answers == [
+        {"class_ids": [0, 2], "scores": scores, "file_name": "a", "label_names": ["x", "z"]},
+        {"class_ids": [], "scores": [], "file_name": "b", "label_names": []},
+    ]

@@ -184,6 +184,7 @@ def dropped(handler, step, rank=0, seed=0):
     import paddle
 
     section = Some(Global=Some(seed=seed))
-    trainer = Some(config=section, state=Some(global_step=step), world=World(rank, 2))
+    state = Some(epoch=1, step_in_epoch=step)
+    trainer = Some(config=section, state=state, world=World(rank, 2))
     handler.step_start(trainer)
     return paddle.nn.functional.dropout(paddle.ones([200]), 0.5).numpy()

@@ -219,7 +219,7 @@ def test_visualdl_that_is_not_installed_is_named_before_training(config_file, mo
     from ppcls.errors import EnvironmentProblem
 
     monkeypatch.setitem(sys.modules, "visualdl", None)
-    with pytest.raises(EnvironmentProblem, match=r"pip install visualdl"):
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'ppcls\[visualdl\]'"):
         support.train(config_file, "Global.use_visualdl=true")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+import support
 
 import ppcls
 from ppcls.engine.checkpoint import open_checkpoint
@@ -80,6 +82,36 @@ def test_names_of_the_published_network_are_translated(tmp_path: Path) -> None:
         _step(network, its_optimizer)
     for name, tensor in net.state_dict().items():
         assert np.array_equal(tensor.numpy(), other.state_dict()[name].numpy()), name
+
+
+def test_an_average_goes_on_with_the_weights_that_it_was_made_of(
+    config_file: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    """``.pdema`` holds the trained weights, and the average is a copy with names of its own."""
+    from safetensors.numpy import load_file
+
+    paddle.seed(0)
+    net, optimizer = _network()
+    averaged = copy.deepcopy(net)
+    _step(net, optimizer)
+    prefix = f"{tmp_path}/epoch_3"
+    paddle.save(averaged.state_dict(), f"{prefix}.pdparams")
+    paddle.save(net.state_dict(), f"{prefix}.pdema")
+    paddle.save([optimizer.inner.state_dict()], f"{prefix}.pdopt")
+    paddle.save({"metric": 0.5, "epoch": 3}, f"{prefix}.pdstates")
+    momentum = "Optimizer={_replace_: true, name: Momentum, lr: {name: Constant}}"
+    still = "Optimizer.lr.learning_rate=1e-30"  # so that nothing but the momentum moves
+    resume = f"Global.checkpoints={prefix}", "Global.epochs=4", momentum, still, "Arch.dropout=0.0"
+    support.train(config_file, "EMA.decay=0.5", *resume)
+    arrays = load_file(run_folder / "latest" / "ema.safetensors")
+    learning = {n: p for n, p in net.named_parameters() if not p.stop_gradient}
+    for name, parameter in learning.items():
+        own, start = parameter.numpy(), averaged.state_dict()[name].numpy()
+        rounding = 1e-6 * max(1, np.abs(own).max())
+        assert np.allclose(arrays[f"trained/{name}"], own, atol=1e-7), name
+        assert np.allclose(arrays[f"ema/{name}"], own + (start - own) / 8, atol=rounding), name
+    with pytest.raises(WeightsError, match=r"\(ema\).* go on with the section EMA"):
+        support.train(config_file, *resume)
 
 
 def _network(name: str = "MobileNeXt_x0_1") -> tuple[paddle.nn.Layer, Momentum]:

@@ -259,7 +259,8 @@ def test_deit_from_outputs():
 
 
 PUBLISHED = """\
-Arch: {name: MobileNeXt_x0_1, class_num: 4}
+Arch: {name: DistillationModel, class_num: 4, models: [Student: &net {name: MobileNeXt_x0_1, \
+  return_patterns: [blocks5]}, Student2: *net, Teacher: *net]}
 Loss:
   Train:
     - DistillationGTCELoss:

@@ -1,5 +1,7 @@
 """``ppcls config plot``: the curves are those of training, and a picture comes out."""
 
+import json
+
 import numpy as np
 import pytest
 import support
@@ -64,17 +66,29 @@ def test_what_is_configured_is_drawn(config_file):
     assert rate.name.startswith("learning rate (")
     assert (momentum.name, momentum.values.tolist()) == ("momentum", [0.9] * 4)
 
-    class Section:
-        def decay_at(self, step):
-            return 1 - 1 / (step + 2)
 
-        def size_at(self, epoch):
-            return {1: 128, 2: 160}[epoch]
+def test_averaging_is_drawn(config_file):
+    ema = "EMA={decay: 0.15, warmup: true, start_epoch: 2}"
+    config = support.load(config_file, ema, "Global.epochs=3")
+    _, _, decay = curves(config, Length(3, 2))
+    assert (decay.name, decay.values.tolist()) == ("EMA decay", [0, 0, 0.1, 0.15, 0.15, 0.15])
+    swa = "Average={name: SWA, start_epoch: 2, lr: 0.01}"
+    rate, _ = curves(support.load(config_file, swa, "Global.epochs=2"), Length(2, 2))
+    assert rate.values.tolist() == [0.02, 0.02, 0.01, 0.01]
 
-    config.EMA = config.Progressive = Section()
-    _, _, decay, size = curves(config, Length(2, 2))
-    assert (decay.name, decay.values.tolist()) == ("EMA decay", [0.5, 1 - 1 / 3, 0.75, 0.8])
-    assert size.values.tolist() == [128, 128, 160, 160]
+
+def test_stages_are_drawn(config_file):
+    transforms = [{"DecodeImage": None}, {"RandCropImage": {"size": 32}}, {"RandAugment": None}]
+    stages = [{"size": 16, "magnitude": 1}, {"size": [24, 32], "magnitude": 9}]
+    config = support.load(
+        config_file,
+        f"DataLoader.Train.dataset.transform_ops={json.dumps(transforms)}",
+        f"Progressive.stages={json.dumps(stages)}",
+        "Global.epochs=2",
+    )
+    _, _, size, magnitude = curves(config, Length(2, 2))
+    assert (size.name, size.values.tolist()) == ("image size (pixels)", [16, 16, 32, 32])
+    assert magnitude.values.tolist() == [1, 1, 9, 9]
 
 
 def test_a_schedule_that_does_not_fit_the_run_is_a_mistake_with_its_line(cli, config_file):

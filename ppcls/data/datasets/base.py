@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from ppcls.config.progressive import Stages
 from ppcls.data.pipeline import Pipeline, layout
 from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.decode import DecodeImage
@@ -112,6 +113,7 @@ class PictureDataset:
         labels: of the samples, int64 [N] or float32 [N, C].
         class_names: names in the order of the labels, or None.
         epochs: of the run, for transforms that change with it; 1 if they shall not.
+        stages: of progressive learning, whose magnitudes the transforms get.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class PictureDataset:
         self.max_bad_ratio = max_bad_ratio
         self.source = source
         self.epochs = 1
+        self.stages: Stages | None = None
         self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -163,7 +166,8 @@ class PictureDataset:
 
     def begin(self, epoch: int) -> None:
         """Prepares for samples of an epoch, from 1 to ``epochs``."""
-        self.pipeline.advance(min(max(epoch - 1, 0) / max(self.epochs - 1, 1), 1.0))
+        magnitude = self.stages.at(epoch).magnitude if self.stages else None
+        self.pipeline.advance(min(max(epoch - 1, 0) / max(self.epochs - 1, 1), 1.0), magnitude)
 
     def sample(
         self, index: int, rng: np.random.Generator, size: tuple[int, int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,7 +23,12 @@ class BatchTransform(ABC):
 
     It holds its settings only, and works on NumPy arrays and on Paddle tensors alike, so that it
     runs on the device.
+
+    Attributes:
+        mixes: of ``mixup`` and ``cutmix``, those that it has an alpha for.
     """
+
+    mixes: frozenset[str] = frozenset()
 
     @abstractmethod
     def __call__(self, images: Any, targets: Any, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -36,6 +42,10 @@ class BatchTransform(ABC):
         Returns:
             Images and targets of the same shapes and type.
         """
+
+    def of_alphas(self, alphas: Mapping[str, float]) -> BatchTransform:
+        """This operation with other alphas, of those it ``mixes``; at 0 nothing is mixed."""
+        return self
 
 
 def batch_generator(seed: int, epoch: int, batch: int, rank: int) -> np.random.Generator:

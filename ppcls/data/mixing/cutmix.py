@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,21 @@ class CutmixOperator(BatchTransform):
         class_num: may repeat the number of classes.
     """
 
+    mixes = frozenset({"cutmix"})
+
     def __init__(self, alpha: Alpha = 0.2, class_num: ClassNum = None):
         self._alpha = alpha
 
+    def of_alphas(self, alphas: Mapping[str, float]) -> CutmixOperator:
+        """See :class:`BatchTransform`."""
+        other = copy.copy(self)
+        other._alpha = alphas.get("cutmix", self._alpha)
+        return other
+
     def __call__(self, images: Any, targets: Any, rng: np.random.Generator) -> tuple[Any, Any]:
         """See :class:`BatchTransform`."""
+        if not self._alpha:
+            return images, targets
         partners = rng.permutation(len(images))
         share = rng.beta(self._alpha, self._alpha)
         height, width = images.shape[2:]

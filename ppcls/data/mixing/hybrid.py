@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -60,6 +62,19 @@ class MixupCutmixHybrid(BatchTransform):
         self._mode = mode
         self._correct_lam = correct_lam
         self._smoothing = label_smoothing
+        alphas = {"mixup": mixup_alpha, "cutmix": self._cutmix_alpha}
+        self.mixes = frozenset(name for name, alpha in alphas.items() if alpha)
+
+    def of_alphas(self, alphas: Mapping[str, float]) -> MixupCutmixHybrid:
+        """See :class:`BatchTransform`; targets are still smoothed where both are 0."""
+        other = copy.copy(self)
+        if "mixup" in self.mixes:
+            other._mixup_alpha = alphas.get("mixup", self._mixup_alpha)
+        if "cutmix" in self.mixes:
+            other._cutmix_alpha = alphas.get("cutmix", self._cutmix_alpha)
+        if not other._mixup_alpha and not other._cutmix_alpha:
+            other._prob = 0.0
+        return other
 
     def __call__(self, images: Any, targets: Any, rng: np.random.Generator) -> tuple[Any, Any]:
         """See :class:`BatchTransform`."""

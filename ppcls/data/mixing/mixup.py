@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,21 @@ class MixupOperator(BatchTransform):
         class_num: may repeat the number of classes.
     """
 
+    mixes = frozenset({"mixup"})
+
     def __init__(self, alpha: Alpha = 1.0, class_num: ClassNum = None):
         self._alpha = alpha
 
+    def of_alphas(self, alphas: Mapping[str, float]) -> MixupOperator:
+        """See :class:`BatchTransform`."""
+        other = copy.copy(self)
+        other._alpha = alphas.get("mixup", self._alpha)
+        return other
+
     def __call__(self, images: Any, targets: Any, rng: np.random.Generator) -> tuple[Any, Any]:
         """See :class:`BatchTransform`."""
+        if not self._alpha:
+            return images, targets
         partners = rng.permutation(len(images))
         share = rng.beta(self._alpha, self._alpha)
         return mixed(images, targets, partners, np.full((1, 1, 1, 1), share))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -46,6 +47,13 @@ class OpSampler(BatchTransform):
             message = f"expected probabilities that add up to at most 1, received {received}"
             raise ArgumentError("prob", message)
         self._bounds = np.cumsum(probabilities)
+        self.mixes = frozenset().union(*(op.mixes for op in self._ops))
+
+    def of_alphas(self, alphas: Mapping[str, float]) -> OpSampler:
+        """See :class:`BatchTransform`."""
+        other = copy.copy(self)
+        other._ops = [op.of_alphas(alphas) for op in self._ops]
+        return other
 
     def __call__(self, images: Any, targets: Any, rng: np.random.Generator) -> tuple[Any, Any]:
         """See :class:`BatchTransform`."""

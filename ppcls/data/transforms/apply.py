@@ -58,3 +58,9 @@ class RandomApply(Transform):
         other = copy.copy(self)
         other.transforms = [transform.of_size(size) for transform in self.transforms]
         return other
+
+    def of_magnitude(self, magnitude: float) -> RandomApply:
+        """The same with those that have a magnitude at this one."""
+        other = copy.copy(self)
+        other.transforms = [transform.of_magnitude(magnitude) for transform in self.transforms]
+        return other

@@ -33,11 +33,13 @@ class Transform(ABC):
         needs: the layout that it works on, None for either; the pipeline checks it.
         gives: the layout of its result, None for that of what it is given.
         size: (width, height) of its result, or None if it does not set one.
+        magnitude: how strong it is, or None if it has no such number.
     """
 
     needs: Layout | None = "hwc"
     gives: Layout | None = "hwc"
     size: Any = None
+    magnitude: Any = None
 
     @abstractmethod
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -61,6 +63,14 @@ class Transform(ABC):
             return self
         other = copy.copy(self)
         other.size = size
+        return other
+
+    def of_magnitude(self, magnitude: float) -> Transform:
+        """This transform at another magnitude, if it has one."""
+        if self.magnitude is None:
+            return self
+        other = copy.copy(self)
+        other.magnitude = magnitude
         return other
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from ppcls.data.image import decode_part
 from ppcls.data.transforms.base import (
@@ -18,6 +20,8 @@ from ppcls.data.transforms.base import (
 )
 from ppcls.errors import DataError
 from ppcls.registry import TRANSFORMS
+
+Progress = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 
 
 @TRANSFORMS.register()
@@ -62,6 +66,7 @@ class RandCropImage(Transform):
         ratio: [low, high] width / height of the part; default [3/4, 4/3].
         interpolation: see :func:`ppcls.data.image.resize`; ``random`` draws bilinear or bicubic.
         use_log_aspect: draws log(aspect) uniformly, so that 3/4 and 4/3 are equally likely.
+        progress_size: instead, that of each stage of ``Global.train_mode: progressive``.
     """
 
     def __init__(
@@ -72,7 +77,9 @@ class RandCropImage(Transform):
         interpolation: Interpolation | None = None,
         use_log_aspect: bool = False,
         backend: Backend = "cv2",
+        progress_size: Progress | None = None,
     ):
+        self.progress_size = progress_size
         self.size = width_and_height(size)
         self.scale = interval([0.08, 1.0] if scale is None else scale, "scale", 0.0, 1.0)
         self.ratio = interval([3 / 4, 4 / 3] if ratio is None else ratio, "ratio", 1e-3, 1e3)

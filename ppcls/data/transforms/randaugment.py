@@ -19,10 +19,10 @@ from ppcls.data.transforms.autoaugment import STEPS
 from ppcls.data.transforms.base import interval
 from ppcls.data.transforms.operations import BLACK, GREY, Canvas, Colour, Resampling
 from ppcls.data.transforms.policy import Action, Policy, apply_sub_policy, colour
-from ppcls.errors import ArgumentError
 from ppcls.registry import TRANSFORMS
 
 Magnitude = Annotated[float, Field(ge=0)] | list[float]
+Progress = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
 DENOMINATOR = 10  # magnitudes are tenths
 
 V1: dict[str, Action] = AUTOAUGMENT | {
@@ -108,8 +108,7 @@ class RandAugmentV2(RandAugment):
     Args:
         num_layers: operations a picture.
         magnitude: strength; see the table ``V2``, and RandAugment.
-        progress_magnitude: null; stages of progressive learning are still to come, and
-            ``magnitude: [first, last]`` grows evenly.
+        progress_magnitude: instead, that of each stage of ``Global.train_mode: progressive``.
         fillcolor: [red, green, blue] of what comes in from outside; default [128, 128, 128].
     """
 
@@ -119,14 +118,10 @@ class RandAugmentV2(RandAugment):
         self,
         num_layers: Annotated[int, Field(ge=0)] = 2,
         magnitude: Magnitude = 5,
-        progress_magnitude: list[Annotated[float, Field(ge=0)]] | None = None,
+        progress_magnitude: Progress | None = None,
         fillcolor: list[int] | None = None,
     ):
-        if progress_magnitude is not None:
-            raise ArgumentError(
-                "progress_magnitude",
-                "is not supported by this version; magnitude: [first, last] grows over the run",
-            )
+        self.progress_magnitude = progress_magnitude
         self._settle(num_layers, magnitude, Canvas(colour(fillcolor, GREY)))
 
 
