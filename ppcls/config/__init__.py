@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppcls.config import averaging, stages
+from ppcls.config import averaging, stages, targets
 from ppcls.config.check import Checker
 from ppcls.config.compose import compose
 from ppcls.config.networks import evaluated, find_problems
@@ -94,6 +94,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         checker.problems += find_problems(sections, tree)
         checker.problems += stages.find_problems(sections, tree)
         checker.problems += averaging.find_problems(sections, tree)
+        checker.problems += targets.find_problems(sections, tree)
     if checker.problems:
         raise ConfigError(checker.problems)
     values = {f: getattr(sections, f) for f in ConfigSchema.__dataclass_fields__}

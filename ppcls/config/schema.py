@@ -183,10 +183,13 @@ PART_KEYS = (
 DATASET_KEYS = (
     # What happens to a batch of training on the device, behind the normalisation.
     Argument("batch_transform_ops", Annotated[list[Spec] | None, Many(BATCH_TRANSFORMS)], None),
+    # Views of each picture, for JSDLoss: the first without AugMix, the others with (ppcls).
+    Argument("views", Positive, 1),
     *PART_KEYS,
 )
 EVAL_DATASET_KEYS = (
     Argument("batch_transform_ops", Annotated[None, "only batches of training are mixed"], None),
+    Argument("views", Annotated[None, "only training sees a picture several times"], None),
     *PART_KEYS,
 )
 

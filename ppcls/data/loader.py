@@ -7,7 +7,7 @@ import multiprocessing
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -43,17 +43,31 @@ class Batch:
     """Samples of one step.
 
     Attributes:
-        images: [n, height, width, 3], uint8 unless the pipeline normalises per picture; valid
-            until the next batch is asked for.
-        labels: int64 [n], or float32 [n, C] with one target per class.
+        images: [views * n, height, width, 3], uint8 unless the pipeline normalises per picture;
+            row ``v * n + i`` is view v of picture i. Valid until the next batch is asked for.
+        labels: of the rows, int64 [views * n], or float32 [views * n, C] with one target per class.
         indices: int64 [n], the samples' places in the data set.
         number: of the batch in its epoch, from 0.
+        views: of each picture.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     number: int = 0
+    views: int = 1
+
+    @property
+    def pictures(self) -> int:
+        """How many samples there are, n."""
+        return len(self.indices)
+
+    def taken(self, places: np.ndarray) -> Batch:
+        """The pictures at these places, int64 [m], each with all its views."""
+        firsts = self.pictures * np.arange(self.views)
+        rows = (firsts[:, None] + places).reshape(-1)
+        images, labels = self.images[rows], self.labels[rows]
+        return replace(self, images=images, labels=labels, indices=self.indices[places])
 
 
 class DataLoader:
@@ -160,12 +174,10 @@ class DataLoader:
                 if not read.kept and self._may_skip_batches():
                     continue
                 is_empty = False
-                yield Batch(
-                    _images(read),
-                    np.asarray(read.labels, self.dataset.labels.dtype),
-                    np.asarray(read.kept, np.int64),
-                    number,
-                )
+                labels = np.asarray(read.labels, self.dataset.labels.dtype)
+                kept, views = np.asarray(read.kept, np.int64), self.dataset.views
+                labels = np.concatenate([labels] * views)
+                yield Batch(_images(read), labels, kept, number, views)
 
         if is_empty and bad:
             raise DataError(f"none of the {bad} pictures of epoch {epoch} can be read")

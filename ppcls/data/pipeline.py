@@ -6,6 +6,7 @@ the end of the list runs on the whole batch, with results equal to the last bit.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,13 +77,48 @@ class Pipeline:
             DataError: the picture cannot be decoded or transformed.
         """
         rng = np.random.default_rng(0) if rng is None else rng
+        return _applied(*self._begun(data, rng, size), rng)
+
+    def views(
+        self,
+        data: bytes | np.ndarray,
+        rng: np.random.Generator,
+        count: int,
+        size: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """Views of one picture, for AugMix (arXiv:1912.02781); it is decoded once.
+
+        The first is what :meth:`image` gives without the AugMix transform. The others have gone
+        through it, each with random numbers of its own; everything else that is random, such as
+        a crop, is the same in all.
+
+        Args:
+            data, size: as of :meth:`image`.
+            rng: as of :meth:`image`; no generator has been spawned from it yet.
+            count: of views, at least 2.
+
+        Returns:
+            [count, height, width, 3], see :meth:`image`.
+
+        Raises:
+            DataError: the picture cannot be decoded or transformed.
+        """
+        image, transforms = self._begun(data, rng, size)
+        place = next(i for i, transform in enumerate(transforms) if transform.per_view)
+        image = _applied(image, transforms[:place], rng)
+        own = rng.spawn(count - 1)
+        images = [image, *(transforms[place](image, generator) for generator in own)]
+        rest = transforms[place + 1 :]
+        return np.stack([_applied(view, rest, copy.deepcopy(rng)) for view in images])
+
+    def _begun(
+        self, data: bytes | np.ndarray, rng: np.random.Generator, size: tuple[int, int] | None
+    ) -> tuple[Any, list[Transform]]:
+        """The picture as far as decoding brings it, and what is left to do."""
         transforms = self._version(size)
-        image: Any = data
         if self.decodes_parts and isinstance(data, bytes):
-            image, transforms = _decoded_part(data, transforms, rng)
-        for transform in transforms:
-            image = transform(image, rng)
-        return image
+            return _decoded_part(data, transforms, rng)
+        return data, transforms
 
     def advance(self, progress: float, magnitude: float | None = None) -> None:
         """Goes to a point of the run, from 0 (first epoch) to 1 (last); it starts at 0.
@@ -133,6 +169,12 @@ class Pipeline:
                 images -= mean
                 images /= std
         return images
+
+
+def _applied(image: Any, transforms: Sequence[Transform], rng: np.random.Generator) -> Any:
+    for transform in transforms:
+        image = transform(image, rng)
+    return image
 
 
 def _decoded_part(

@@ -35,6 +35,7 @@ class Dataset(Protocol):
     class_names: list[str] | None
     on_error: OnError
     max_bad_ratio: float
+    views: int
 
     def __len__(self) -> int: ...
 
@@ -50,7 +51,7 @@ class Dataset(Protocol):
     def sample(
         self, index: int, rng: np.random.Generator, size: Size | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A picture, of another size if one is given, and its label."""
+        """A picture, of another size if one is given, and its label; all views if it has some."""
 
 
 @dataclass
@@ -58,7 +59,8 @@ class BatchRead:
     """What came of reading a batch.
 
     Attributes:
-        images: the pictures that could be read, stacked; None if there are none.
+        images: the pictures that could be read, stacked, one view of all behind the other; None
+            if there are none.
         kept: their indices.
         labels: their labels.
         bad: (index, why) of the pictures that could not be read and are left out.
@@ -172,15 +174,32 @@ def read_batch(
                 return BatchRead(error=reason)
             read.bad.append((index, reason))
             continue
+        views = image if dataset.views > 1 else image[None]
         if images is None:
-            images = allocate((len(draws), *image.shape), image.dtype)
-        elif (image.shape, image.dtype) != (images.shape[1:], images.dtype):
-            return BatchRead(error=_mismatch(dataset, read.kept[0], images[0], index, image))
-        images[len(read.kept)] = image
+            images = allocate((len(views), len(draws), *views.shape[1:]), views.dtype)
+        elif (views.shape[1:], views.dtype) != (images.shape[2:], images.dtype):
+            return BatchRead(error=_mismatch(dataset, read.kept[0], images[0, 0], index, views[0]))
+        images[:, len(read.kept)] = views
         read.kept.append(index)
         read.labels.append(label)
-    read.images = None if images is None else images[: len(read.kept)]
+    read.images = None if images is None else _stacked(images, len(read.kept))
     return read
+
+
+def _stacked(images: np.ndarray, count: int) -> np.ndarray:
+    """[views * count, ...]: one view behind the other, of the first ``count`` pictures.
+
+    In place, as they may be in shared memory.
+
+    Args:
+        images: [views, n, ...], contiguous.
+    """
+    views, places = images.shape[:2]
+    rows = images.reshape(views * places, *images.shape[2:])
+    if count < places:
+        for view in range(1, views):
+            rows[view * count :][:count] = rows[view * places :][:count]
+    return rows[: views * count]
 
 
 def work(

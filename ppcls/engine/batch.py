@@ -63,6 +63,7 @@ def build_reader(
         _check_classes(dataset, class_num, logger)
     _keep_part(dataset, config, mode, logger)
     dataset.epochs = config.Global.epochs if mode == "Train" else 1
+    dataset.views = section.dataset.extra["views"] if mode == "Train" else 1
     dataset.pipeline.decodes_parts = _decodes_parts(config, mode, section.loader.decode)
     seed = config.Global.seed
     facts = {

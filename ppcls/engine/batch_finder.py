@@ -265,9 +265,7 @@ def _timed(trainer: Any, batch: Batch, update_freq: int) -> float:
 
 def _repeated(batch: Batch, size: int) -> Batch:
     """A batch of ``size`` pictures, the same ones again and again if need be."""
-    places = np.arange(size) % len(batch.labels)
-    arrays = {name: getattr(batch, name)[places] for name in ("images", "labels", "indices")}
-    return replace(batch, **arrays)
+    return batch.taken(np.arange(size) % batch.pictures)
 
 
 def _peak_of(device: str) -> int:

@@ -69,7 +69,7 @@ def measure_reader(reader: DataLoader, batches: int) -> float:
         if number <= together:  # while the workers start
             started = now
             continue
-        pictures += len(batch.labels)
+        pictures += batch.pictures
         read = number - together
         # Batches arrive as many at once as there are workers: whole rounds are counted.
         if read % together == 0 and _is_enough(read, batches, now - started):
@@ -113,7 +113,7 @@ class _Rehearsal(Rehearsal):
         together = self._rate(lambda batch: self._step(batch), _endless(self.reader), batches)
         # Both were measured on their own, so that their difference may come out below zero.
         computing = max(1 / both - 1 / copying, 1e-9)
-        return 1 / copying, computing, together, len(kept[0].labels)
+        return 1 / copying, computing, together, kept[0].pictures
 
     def _copied(self, batch: Batch) -> Any:
         return self.mixing(*self._to_tensors(batch), 0, 0)
@@ -131,7 +131,7 @@ class _Rehearsal(Rehearsal):
                 started = now
                 continue
             done += 1
-            pictures += len(batch.labels)
+            pictures += batch.pictures
             if _is_enough(done, batches, now - started):
                 break
         return pictures / (time.perf_counter() - started)

@@ -11,6 +11,7 @@ from ppcls.engine.handler import Handler
 from ppcls.errors import ArgumentError, suggestion
 
 if TYPE_CHECKING:
+    from ppcls.config.schema import FinetuneSection
     from ppcls.engine.trainer import Trainer
 
 HEAD = "head"  # everything but the classifier, in every network
@@ -160,7 +161,8 @@ class Finetuning(Handler):
     Nothing of it is saved: what is frozen in an epoch follows from the epoch's number.
 
     Args:
-        config: a checked configuration with this section.
+        config: a checked configuration.
+        section: its section ``Finetune``.
         net: the network. What stays frozen for good is frozen at once, so that an optimizer that
             is built now keeps no state for it.
 
@@ -168,9 +170,8 @@ class Finetuning(Handler):
         ConfigError: there is no such layer, or nothing would be left to train.
     """
 
-    def __init__(self, config: Config, net: Any):
-        assert config.Finetune is not None
-        self._section, self._net = config.Finetune, net
+    def __init__(self, config: Config, section: FinetuneSection, net: Any):
+        self._section, self._net = section, net
         self._names: list[str] = []
         self._frozen: FrozenPart | None = None
         self._model_before: Any = None
@@ -187,7 +188,7 @@ class Finetuning(Handler):
     @classmethod
     def of(cls, config: Config, net: Any) -> Finetuning | None:
         """As the configuration says; None if it says nothing."""
-        return None if config.Finetune is None else cls(config, net)
+        return None if config.Finetune is None else cls(config, config.Finetune, net)
 
     def begin(self, optimizer: Any, trained: Any) -> None:
         """Sets the rates of the optimizer of ``trained``; freezes what is to be thawed later.

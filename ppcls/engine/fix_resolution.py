@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppcls.config import Config
 from ppcls.engine.finetune import HEAD
@@ -19,25 +19,25 @@ class FixResolution(Handler):
     those of larger pictures are different (section 3.2), before the pooling above all.
 
     Args:
-        config: a checked configuration with the section ``FixRes``.
+        config: a checked configuration.
+        which: ``FixRes.batch_norm`` of it.
 
     Raises:
         ConfigError: more than the classifier would be trained.
     """
 
-    def __init__(self, config: Config):
-        assert config.FixRes is not None
+    def __init__(self, config: Config, which: Literal["last", "all"]):
         section = config.Finetune
         if section is None or section.freeze_until != HEAD or section.unfreeze_epoch is not None:
             message = f"expected 'Finetune: {{freeze_until: {HEAD}}}' with it, for the whole run"
             raise config.problem("FixRes", message)
         self._config = config
-        self._which = config.FixRes.batch_norm
+        self._which = which
 
     @classmethod
     def of(cls, config: Config) -> FixResolution | None:
         """As the configuration says; None if it says nothing."""
-        return None if config.FixRes is None else cls(config)
+        return None if config.FixRes is None else cls(config, config.FixRes.batch_norm)
 
     def fit_start(self, trainer: Trainer) -> None:
         """Finds the normalisations; raises ConfigError if there are none."""

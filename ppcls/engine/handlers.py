@@ -122,7 +122,8 @@ class Log(Handler):
         """Adds the step to the averages; prints every ``print_batch_step``-th."""
         self._mean.update(step.losses, step.samples)
         if self._metric is not None:
-            self._metric.update(step.logits, step.targets)
+            rows = slice(step.samples)  # of several views of a picture the first, without AugMix
+            self._metric.update(step.logits[rows], step.targets[rows])
         for clock in (self._clock, self._epoch_clock):
             clock.step_done(step.samples)
         if step.index % self._every == 0:

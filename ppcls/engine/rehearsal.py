@@ -42,7 +42,7 @@ class Rehearsal(Trainer):
         import paddle
 
         self.device = "cpu" if paddle.get_device() == "cpu" else "gpu"
-        self._guard = _Admitting()  # type: ignore[assignment]
+        self.guard = _Admitting()  # type: ignore[assignment]
 
     def train_on(self, batch: Batch) -> Step | None:
         """Takes one step, or a part of one with ``Global.update_freq``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from ppcls.config import Config
 from ppcls.data.loader import Batch, DataLoader
 from ppcls.engine import logging as log
 from ppcls.engine.batch import Mixing, ToTensors, build_reader, check_class_names, check_folds
-from ppcls.engine.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from ppcls.engine.checkpoint import Checkpoint
 from ppcls.engine.device import require_paddle, set_device
 from ppcls.engine.distributed import World
 from ppcls.engine.evaluator import evaluate, iteration_reporter
@@ -23,15 +23,14 @@ from ppcls.engine.finetune import Finetuning
 from ppcls.engine.handler import Handler
 from ppcls.engine.handlers import default_handlers
 from ppcls.engine.loss_guard import LossGuard
-from ppcls.engine.model import build_metric, build_networks, check_arch, load_for_run
+from ppcls.engine.model import build_metric, build_networks, load_for_run
+from ppcls.engine.objective import build_loss, build_optimizer
 from ppcls.engine.precision import Precision
 from ppcls.engine.progressive import schedule_step
+from ppcls.engine.resume import open_run, restore_parts, resume_run, save_run
 from ppcls.engine.updates import Updates
-from ppcls.errors import CURE, ArgumentError, EnvironmentProblem, TrainingError, WeightsError
-from ppcls.losses import CombinedLoss
+from ppcls.errors import CURE, EnvironmentProblem, TrainingError
 from ppcls.registry import Spec
-from ppcls.weights import load_weights
-from ppcls.weights.translate import translate_groups, translate_slots
 
 if TYPE_CHECKING:
     import paddle
@@ -63,6 +62,8 @@ class Step:
 
     Attributes:
         index: number of the batch in its epoch, from 0.
+        samples: pictures of the batch. Where each has several views, N is that many times as
+            large, and the first ``samples`` rows are the pictures themselves.
         targets: as the loss had them: class indices [N], or probabilities [N, C].
         lr: the learning rate that the step used.
         losses: named scalars, ``loss`` is their sum.
@@ -121,7 +122,7 @@ class Trainer:
         self._checkpoint: Checkpoint | None = None
         self._build_readers()
         self._build_network(*needed[1:])
-        self._restore()
+        self._load()
         self._prepare()
         chosen = default_handlers(config, self.world) if handlers is None else handlers
         self.handlers = list(chosen)
@@ -129,7 +130,7 @@ class Trainer:
             self.handlers.insert(0, self._finetuning)
         self.world.connect()
         self.model = self._parallel()
-        self._guard = LossGuard(self)
+        self.guard = LossGuard(self)
 
     def fit(self) -> TrainState:
         """Trains to ``Global.epochs``; returns how far the run came and its best result."""
@@ -142,7 +143,8 @@ class Trainer:
                 return self.state
             self._write_config()
             self.emit("fit_start")
-            self._restore_parts()
+            restore_parts(self, self._checkpoint)
+            self._checkpoint = None  # its arrays would stay in memory
             while not self.is_done():
                 if not self.state.step_in_epoch:
                     self.state.epoch += 1
@@ -191,7 +193,7 @@ class Trainer:
         if not is_used:
             raise TrainingError(f"no batch of epoch {self.state.epoch} has a finite loss; {CURE}")
         self._update()  # the last batch may have been left out
-        self._guard.read()
+        self.guard.read()
         self.state.step_in_epoch = 0
         self.emit("epoch_end")
 
@@ -205,11 +207,11 @@ class Trainer:
         lr = self.optimizer.set_step(self.schedule_step(batch.number))
         images, targets = self.mixing(*self._to_tensors(batch), self.state.epoch, batch.number)
         with self._gradients_stay_here(not is_last):
-            with self._precision.training():
+            with self.precision.training():
                 outputs = self.model(images)
                 losses = self.loss(outputs, targets)
-            if self._guard.admits(losses["loss"], batch):
-                self._updates.backward(losses["loss"], len(batch.labels))
+            if self.guard.admits(losses["loss"], batch):
+                self._updates.backward(losses["loss"], batch.pictures)
                 is_admitted = True
             else:
                 is_admitted = False
@@ -220,7 +222,7 @@ class Trainer:
         # Detached: what the backward pass needed is gone before the next step takes as much.
         losses = {name: value.detach() for name, value in losses.items()}
         logits = (outputs if self.group is None else self.group.logits(outputs)).detach()
-        return Step(batch.number, len(batch.labels), lr, logits, targets, losses, is_last)
+        return Step(batch.number, batch.pictures, lr, logits, targets, losses, is_last)
 
     def _update(self) -> None:
         """Has the optimizer step, if there are gradients."""
@@ -251,7 +253,7 @@ class Trainer:
         metric = build_metric(self.config, "Eval")
         to_tensors = ToTensors(self.eval_reader.dataset.pipeline, self._kernels)
         readers = self.eval_reader, to_tensors
-        with self.scored(), self._precision.evaluation():
+        with self.scored(), self.precision.evaluation():
             self.world.share_buffers(self.net)
             given = self.eval_loss, metric, self.world, report, self.max_batches
             return evaluate(self.net, readers, *given)
@@ -267,24 +269,7 @@ class Trainer:
             TrainingError: the weights are lost, and would take the place of good ones.
         """
         if self.world.is_first:
-            state = {
-                **asdict(self.state),
-                "steps_per_epoch": self.reader.batches_in(self.state.epoch),
-                "arch": {"name": self.config.network.name, **self.config.network.arguments},
-                "class_names": self.reader.dataset.class_names,
-                # Dropout and augmentation are drawn from these two, the epoch, and the sample's
-                # or step's number, so they are the whole state of everything random.
-                "random": {"seed": self.config.Global.seed, "processes": self.world.size},
-                "weights": "trained" if self.averaging is None else self.averaging.label,
-                "handlers": {type(h).__name__: s for h in self.handlers if (s := h.state())},
-                "parts": {key: s for key, part in self._parts().items() if (s := part.state())},
-                "versions": _versions(),
-            }
-            arrays = {key: a for h in self.handlers for key, a in h.arrays().items()}
-            networks = {} if self.group is None else self.group.arrays()
-            optimizer = self.optimizer.state_dict()
-            with self.scored():
-                save_checkpoint(self.folder / name, self.net, optimizer, state, arrays, networks)
+            save_run(self, name)
         self.saved.add(name)
 
     @property
@@ -292,10 +277,10 @@ class Trainer:
         """The handler that averages the weights, if one does."""
         return next((handler for handler in self.handlers if hasattr(handler, "scored")), None)
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         """What has a state beside the handlers."""
         schedule = self.optimizer.schedule
-        parts = {"schedule": schedule, "precision": self._precision, "guard": self._guard}
+        parts = {"schedule": schedule, "precision": self.precision, "guard": self.guard}
         return parts if self.group is None else {**parts, "networks": self.group}
 
     def close(self) -> None:
@@ -348,62 +333,33 @@ class Trainer:
         paddle.seed(config.Global.seed)
         self.net, self.group = build_networks(config, self.logger)
         self.trained = self.net if self.group is None else self.group
-        self.loss = self._combined(losses)
+        self.loss = build_loss(config, losses, self.reader.dataset)
         eval_losses = config.Loss.Eval if config.Loss else None
-        self.eval_loss = self._combined(eval_losses) if eval_losses else None
-        self._precision = Precision.of(config, self.logger)
+        dataset = self.reader.dataset
+        self.eval_loss = build_loss(config, eval_losses, dataset) if eval_losses else None
+        self.precision = Precision.of(config, self.logger)
         self._finetuning = Finetuning.of(config, self.net)
-        self.optimizer = self._build_optimizer(optimizer)
+        self.optimizer = build_optimizer(
+            config, optimizer, self._optimized, self.reader, self.world
+        )
         if self._finetuning is not None:
             self._finetuning.begin(self.optimizer, self._optimized)
-        self._updates = Updates(self.optimizer, self._precision, config.Global.update_freq)
+        self._updates = Updates(self.optimizer, self.precision, config.Global.update_freq)
 
     @property
     def _optimized(self) -> Any:
         return self.net if self.group is None else self.group.optimized
 
-    def _combined(self, specs: list[Spec]) -> CombinedLoss:
-        facts = {
-            "class_num": self.config.Arch.arguments["class_num"],
-            "label_ratio": getattr(self.reader.dataset, "label_ratio", None),
-        }
-        return CombinedLoss([spec.build(**facts) for spec in specs])
-
-    def _build_optimizer(self, spec: Spec) -> Any:
-        config, every = self.config, self.config.Global.update_freq
-        batch = getattr(self.reader.sampler, "batch_size", None)
-        try:
-            optimizer = spec.build(
-                epochs=config.Global.epochs,
-                steps_per_epoch=-(-len(self.reader) // every),
-                total_batch=batch and batch * self.world.size * every,
-                network=self._optimized,
-            )
-            optimizer.schedule(0)  # lengths in steps are compared with the data's
-        except ArgumentError as error:
-            known = error.argument in spec.arguments
-            path = f"Optimizer.{error.argument}" if known else f"Optimizer.lr.{error.argument}"
-            raise config.problem(path, str(error)) from None
-        return optimizer
-
-    def _restore(self) -> None:
+    def _load(self) -> None:
+        """The weights to start from, or all of the checkpoint to go on from."""
         section = self.config.Global
-        if section.checkpoints:
-            self._checkpoint = open_checkpoint(section.checkpoints)
-            check_arch(self._checkpoint.state, self.config)
-            naming = load_weights(self.net, self._checkpoint.weights).naming
-            if self.group is not None:
-                self.group.load(self._checkpoint.networks)
-        elif section.pretrained_model:
+        self._checkpoint = open_run(self, section.checkpoints) if section.checkpoints else None
+        if section.pretrained_model and self._checkpoint is None:
             options = {"ignore_head": section.ignore_head, "adapt_head": True}
             load_for_run(self.net, section.pretrained_model, self.logger, **options)
-        self._precision.prepare(self.trained, self.optimizer)
+        self.precision.prepare(self.trained, self.optimizer)
         if self._checkpoint is not None:
-            slots = translate_slots(self.net, self._checkpoint.optimizer, naming)
-            self.optimizer.load_state_dict(slots)
-            arrays = translate_groups(self.net, self._checkpoint.arrays, naming)
-            self._checkpoint = replace(self._checkpoint, arrays=arrays)
-            self._resume(self._checkpoint)
+            resume_run(self, self._checkpoint)
 
     def _prepare(self) -> None:
         networks = self.net, self.group
@@ -412,54 +368,5 @@ class Trainer:
             self.optimizer.use_kernels()
         self._to_tensors = ToTensors(self.reader.dataset.pipeline, self._kernels)
 
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
-        steps = state["epoch"] * len(self.reader)  # for checkpoints that do not say
-        known = {name: state[name] for name in asdict(self.state) if name in state}
-        self.state = TrainState(**{"global_step": steps, **known})
-        place = f"after epoch {self.state.epoch}"
-        if self.state.step_in_epoch:
-            self._check_same_steps(state)
-            place = f"in epoch {self.state.epoch}, after step {self.state.step_in_epoch}"
-        self.logger.info(f"resumed from {checkpoint.weights.parent}, {place}")
-        seed, before = self.config.Global.seed, state.get("random", {}).get("seed")
-        if before not in (seed, None):
-            message = f"Global.seed is {seed}, the checkpoint's {before}"
-            self.logger.warning(f"{message}: the run goes on with another order of samples")
-
-    def _restore_parts(self) -> None:
-        """Gives handlers and parts the state of the checkpoint."""
-        state: dict[str, Any] = {} if self._checkpoint is None else self._checkpoint.state
-        arrays = {} if self._checkpoint is None else self._checkpoint.arrays
-        if arrays and self.averaging is None:
-            message = f"holds averaged weights ({state.get('weights')}) beside those in training"
-            raise WeightsError(
-                f"{self.config.Global.checkpoints}: {message}: go on with the section EMA or "
-                "Average that the run had, or start from these weights by Global.pretrained_model"
-            )
-        for handler in self.handlers:
-            if arrays:
-                handler.restore_arrays(self, arrays)
-            handler.restore(state.get("handlers", {}).get(type(handler).__name__, {}))
-        for key, part in self._parts().items():
-            part.restore(state.get("parts", {}).get(key, {}))
-        self._checkpoint = None  # its arrays would stay in memory
-
-    def _check_same_steps(self, state: dict[str, Any]) -> None:
-        before, now = state["steps_per_epoch"], self.reader.batches_in(self.state.epoch)
-        if before != now:
-            raise WeightsError(
-                f"the checkpoint was saved within an epoch of {before} steps, and an epoch of this "
-                f"run has {now}: go on with the same samples, batch size and number of processes"
-            )
-
     def _parallel(self) -> Any:
         return step_model(self.config, self.trained, self.world)
-
-
-def _versions() -> dict[str, str]:
-    import paddle
-
-    from ppcls import __version__
-
-    return {"ppcls": __version__, "paddle": paddle.__version__}

@@ -24,7 +24,8 @@ class JSDLoss:
     M of a picture's distributions ``p_v``. Computed in 32 bits.
 
     A batch holds N pictures in V views, one view behind the other: row ``v * N + i`` is view v of
-    picture i, the view 0 is the picture itself, and all its views have its target.
+    picture i, the view 0 is the picture itself, and all its views have its target. The reader gives
+    such batches with ``DataLoader.Train.dataset.views``.
 
     Args:
         weight: factor of the loss.

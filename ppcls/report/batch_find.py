@@ -48,8 +48,8 @@ def _total(size: int, plan: Plan, config: Config) -> list[str]:
         ]
     if size == plan.batch:
         return ["That is the configuration's own."]
-    assert config.Optimizer is not None
-    base = config.Optimizer.arguments["lr"].arguments.get("base_batch_size")
+    [optimizer] = config.require("Optimizer", purpose="finding a batch size")
+    base = optimizer.arguments["lr"].arguments.get("base_batch_size")
     if base:
         return [f"The learning rate follows the batch: base_batch_size is {base}."]
     return [

@@ -115,8 +115,8 @@ class Drawing:
         rows = [[self._original(int(i))] if self._view.original else [] for i in indices]
         for epoch in range(self._view.epoch, self._view.epoch + self._view.repeat):
             batch = self._drawn(indices, epoch, size)
-            for row, (_, tile) in zip(rows, self._seen(batch, epoch), strict=True):
-                row.append(tile)
+            for number, (_, tile) in enumerate(self._seen(batch, epoch)):
+                rows[number // batch.views].append(tile)
         return rows
 
     def _drawn(self, indices: np.ndarray, epoch: int, size: tuple[int, int]) -> Batch:
@@ -133,17 +133,25 @@ class Drawing:
         shapes = {image.shape for image, _ in read}
         if len(shapes) > 1:
             raise DataError(f"expected pictures of one size, received {sorted(shapes)}")
-        return Batch(np.stack([i for i, _ in read]), np.stack([t for _, t in read]), indices)
+        images, targets = (np.stack(arrays) for arrays in zip(*read, strict=True))
+        if (views := self._dataset.views) > 1:
+            images = np.concatenate(images.swapaxes(0, 1))
+        return Batch(images, np.concatenate([targets] * views), indices, views=views)
 
     def _seen(self, batch: Batch, epoch: int) -> Iterator[tuple[int, Tile]]:
-        """(sample, tile) of a batch, after everything that training does to it."""
+        """(sample, tile) of a batch, after everything that training does to it.
+
+        Of a sample with several views, all tiles follow each other.
+        """
         images, targets = self._to_tensors(batch)
         if self._mixing is not None:
             images, targets = self._mixing(images, targets, epoch, batch.number)
         pixels = restored(images.numpy(), self._dataset.pipeline)
-        for sample, image, target in zip(batch.indices, pixels, targets.numpy(), strict=True):
-            name = Path(self._dataset.path(int(sample))).name
-            yield int(sample), Tile(image, [target_text(target, self._names), name])
+        targets = targets.numpy()
+        for row in np.arange(len(pixels)).reshape(batch.views, -1).T.reshape(-1):
+            sample = int(batch.indices[row % batch.pictures])
+            words = [target_text(targets[row], self._names), Path(self._dataset.path(sample)).name]
+            yield sample, Tile(pixels[row], words)
 
     def _original(self, index: int) -> Tile:
         data = self._dataset.source.read(self._dataset.row(index))

@@ -45,13 +45,12 @@ def advice(sweep: Sweep, config: Config) -> str:
         if sweep.exploded
         else "did not explode"
     )
-    if sweep.suggestion is None:
+    if sweep.suggestion is None or sweep.steepest is None or sweep.tenth is None:
         return (
             f"The loss {end}, and did not fall by more than it scatters: no suggestion. More "
             "--steps, or larger batches (Global.update_freq), show more."
             + (f" A rate above {sweep.rates[-1] / 10:.1g} is too high." if sweep.exploded else "")
         )
-    assert sweep.steepest is not None and sweep.tenth is not None
     lines = [
         f"the loss falls fastest at        {sweep.steepest:.1e}",
         f"a tenth of where it is lowest    {sweep.tenth:.1e}  (cautious)",
@@ -66,8 +65,8 @@ def advice(sweep: Sweep, config: Config) -> str:
 
 def settings_for(rate: float, config: Config) -> list[str]:
     """The overrides that make ``rate`` the highest one of the configuration's schedule."""
-    assert config.Optimizer is not None
-    schedule = config.Optimizer.arguments["lr"]
+    [optimizer] = config.require("Optimizer", purpose="finding a learning rate")
+    schedule = optimizer.arguments["lr"]
     given, path = schedule.arguments, "Optimizer.lr"
     if "max_learning_rate" in given:
         settings = {"max_learning_rate": rate}

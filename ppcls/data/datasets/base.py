@@ -114,6 +114,7 @@ class PictureDataset:
         class_names: names in the order of the labels, or None.
         epochs: of the run, for transforms that change with it; 1 if they shall not.
         stages: of progressive learning, whose magnitudes the transforms get.
+        views: of each picture that a sample consists of, for AugMix; 1 for the picture alone.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class PictureDataset:
         self.source = source
         self.epochs = 1
         self.stages: Stages | None = None
+        self.views = 1
         self._rows: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -181,13 +183,16 @@ class PictureDataset:
 
         Returns:
             (uint8 [height, width, 3], label: int64 [] or float32 [C]); see
-            :meth:`ppcls.data.pipeline.Pipeline.image`.
+            :meth:`ppcls.data.pipeline.Pipeline.image`. With several ``views`` all of them,
+            [views, height, width, 3].
 
         Raises:
             DataError: where the picture is, and why it cannot be used.
         """
         try:
             data = self.source.read(self.row(index))
+            if self.views > 1:
+                return self.pipeline.views(data, rng, self.views, size), self.labels[index]
             return self.pipeline.image(data, rng, size), self.labels[index]
         except Exception as error:  # a reader process must survive whatever a transform raises
             raise DataError(f"{self.describe(index)}: {_cause(error)}") from error

@@ -79,6 +79,8 @@ class AugMix(Policy):
         aug_severity: each operation's strength is drawn from 0.1 to this, in tenths of its range.
     """
 
+    per_view = True
+
     def __init__(
         self,
         prob: Annotated[float, Field(ge=0, le=1)] = 0.5,

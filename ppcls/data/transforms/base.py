@@ -34,12 +34,15 @@ class Transform(ABC):
         gives: the layout of its result, None for that of what it is given.
         size: (width, height) of its result, or None if it does not set one.
         magnitude: how strong it is, or None if it has no such number.
+        per_view: whether it makes the views of AugMix, where a picture has several: each has its
+            own draw of it, and the first is without it.
     """
 
     needs: Layout | None = "hwc"
     gives: Layout | None = "hwc"
     size: Any = None
     magnitude: Any = None
+    per_view: bool = False
 
     @abstractmethod
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

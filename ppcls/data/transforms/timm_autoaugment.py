@@ -70,6 +70,7 @@ class TimmAutoAugment(Policy):
         width_and_height(img_size, "img_size")
         self.prob = prob
         self.settings = parse(config_str)
+        self.per_view = self.settings.policy == "augmix"
         self._canvas = Canvas(_fill(mean), _resampling(interpolation))
         self._choose()
 
