@@ -63,6 +63,8 @@ def perform(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Result]:
     pool = ThreadPoolExecutor(jobs)
     try:
         return list(pool.map(lambda run: trained(run, out, threads), runs))
+    except KeyboardInterrupt:
+        os._exit(130)  # or the pool would wait for its trainings, which end when we do
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -102,8 +104,10 @@ def call(command: Sequence[str], overrides: Sequence[str] = (), threads: int | N
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if threads is not None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
+    # However this process ends, Linux sends its children SIGTERM then: none trains on alone.
+    ours = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     done = subprocess.run(
-        [sys.executable, "-m", "ppcls.cli", *command, *arguments],
+        [*ours, sys.executable, "-m", "ppcls.cli", *command, *arguments],
         capture_output=True,
         text=True,
         check=False,

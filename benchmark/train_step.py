@@ -240,11 +240,12 @@ class Workload:
 
         from ppcls import ops
         from ppcls.optim.optimizers import Momentum
-        from ppcls.optim.schedules import Constant
+        from ppcls.registry import SCHEDULES
 
         self.convolutions = ops.accelerate(self.net)
         ops.keep_memory()
-        schedule = Constant(0.01, epochs=1, steps_per_epoch=1)
+        run = {"epochs": 1, "steps_per_epoch": 1}
+        schedule = SCHEDULES.build("Constant", {"learning_rate": 0.01}, **run)
         self.optimizer = Momentum(schedule, momentum=0.9, weight_decay=1e-4, network=self.net)
         self.optimizer.use_kernels()
         # The engine's batches come from the reader's pixels in this layout.

@@ -80,9 +80,12 @@ def add_greedy_options(parser: argparse.ArgumentParser) -> None:
 
 def average(options: argparse.Namespace) -> int:
     """``ppcls weights average``, of all files or greedily."""
+    from ppcls.engine.folders import require_writable
     from ppcls.weights import commands
     from ppcls.weights.write import check_suffix
 
+    if Path(options.out).exists():
+        raise UsageError(f"{options.out} is there already: OUT comes first, then the files to read")
     if not options.greedy:
         if options.config or options.override:
             raise UsageError("-c and -o: a configuration is for --greedy, which evaluates by it")
@@ -92,6 +95,7 @@ def average(options: argparse.Namespace) -> int:
     if len(options.files) < 2:
         raise UsageError(f"expected at least two files to average, received {len(options.files)}")
     check_suffix(Path(options.out))
+    require_writable(options.out)
     config = load(options.config, [*options.override, _first_of(options.files)])
     with starting():
         from ppcls.engine.evaluator import Evaluator
@@ -126,22 +130,31 @@ def _eval(options: argparse.Namespace) -> int:
     config = load(options.config, overrides)
     with starting():
         from ppcls.engine.evaluator import Evaluator
+        from ppcls.engine.folders import require_writable
         from ppcls.engine.logging import make_logger
+        from ppcls.report.figure import require_figure
         from ppcls.weights import find_weights
 
     for checkpoint in named:
         find_weights(checkpoint)  # a mistake in the last name is told before the first is evaluated
+    if options.out:
+        require_writable(options.out)
+    if options.diagram:
+        require_figure(options.diagram)
     logger = make_logger(stream=sys.stderr) if options.format == "json" else None
     evaluator = Evaluator(config, options.allow_random, options.tta, logger)
+    evaluated: list[Evaluated] = []
     try:
-        evaluated = [_evaluated(evaluator, options, named[0] if named else None)]
+        evaluated.append(_evaluated(evaluator, options, named[0] if named else None))
         for checkpoint in named[1:]:
             evaluator.load(checkpoint)
             evaluated.append(_evaluated(evaluator, options, checkpoint))
-        if evaluator.world.is_first:
-            _report(evaluator, evaluated, options)
     finally:
-        evaluator.close()
+        try:
+            if evaluated and evaluator.world.is_first:
+                _report(evaluator, evaluated, options)  # also what came before a mistake or Ctrl-C
+        finally:
+            evaluator.close()
     return 0
 
 
@@ -233,7 +246,7 @@ def _draw(evaluated: Sequence[Evaluated], out: Path) -> None:
     titles = {"reliability": "ECE", "calibrated_reliability": "calibrated_ECE"}
     panels = {}
     for one in evaluated:
-        prefix = f"{one.weights}: " if len(evaluated) > 1 else ""
+        prefix = f"{one.weights}\n" if len(evaluated) > 1 else ""
         for table, name in titles.items():
             if table in one.result.tables:
                 title = f"{prefix}{name.replace('_', ' ')} {one.result.values[name]:.4f}"

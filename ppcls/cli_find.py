@@ -27,10 +27,11 @@ def _lr_find(options: argparse.Namespace) -> int:
         from tqdm import tqdm
 
         from ppcls.engine.lr_finder import find_rate
-        from ppcls.report.lr_find import advice, plot, require_matplotlib, table
+        from ppcls.report.figure import require_figure
+        from ppcls.report.lr_find import advice, plot, table
 
-        require_matplotlib()
     out = Path(options.out or f"{Path(options.config).stem}_lr_find.png")
+    require_figure(out)
     numbers = options.first, options.last, options.steps, options.limit
     # On a terminal only.
     bar = tqdm(total=options.steps, unit="step", leave=False, file=sys.stderr, disable=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def add_finetune_command(commands: Any) -> None:
     parser.add_argument(
         "--val", type=_part, default=0.2, metavar="PART", help="kept to test with (default: 0.2)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
     parser.add_argument("--yes", action="store_true", help="train without asking")
     parser.add_argument(
         "--dry-run", action="store_true", help="write and show the configuration only"
@@ -74,12 +75,13 @@ def _finetune(options: argparse.Namespace) -> int:
             f"{out / CONFIG} is there already: run it by ppcls train -c {out / CONFIG}, or write "
             "it anew by --force, or elsewhere by --out DIR"
         )
+    if folder.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"--out: expected a folder outside of {folder}, received {out}")
     _check_weights(options.model, options.pretrained)
     photos = find_photos(folder, options.val, options.seed, cpus())
     sys.stdout.write(described(photos))
     plan = make_plan(photos, options.model, options.pretrained, out, options.seed, options.epochs)
     text = _written(plan, options)
-    load(str(out / CONFIG), [])
     sys.stdout.write(f"\n{out / CONFIG}:\n\n{text}\n")
     sys.stdout.flush()
     if options.dry_run or not (options.yes or _agreed()):
@@ -93,12 +95,12 @@ def _check_weights(model: str, given: str | None) -> None:
     """Raises UsageError or WeightsError before anything is looked at."""
     with starting():
         import ppcls
-        from ppcls.weights import find_pretrained, find_weights
+        from ppcls.weights import commands, find_pretrained
         from ppcls.weights.pretrained import pretrained_table
     if model not in (names := ppcls.list_models()):
         raise UsageError(f"--model: there is no network '{model}'{suggestion(model, names)}")
     if given is not None:
-        find_weights(given)
+        commands.check_loads(model, given)
         return
     try:
         find_pretrained(model)
@@ -122,19 +124,21 @@ def _written(plan: Plan, options: argparse.Namespace) -> str:
     from ppcls.report.finetune_plan import configuration
     from ppcls.report.page import write
 
-    write_lists(plan.photos.lists, plan.out, force=options.force)
     typed = ["ppcls", "finetune", "--data", options.data, "--model", options.model]
     for name in ("pretrained", "epochs", "seed"):
         if value := getattr(options, name):
             typed += [f"--{name}", str(value)]
     text = configuration(plan, [shlex.quote(part) for part in typed])
-    file = plan.out / CONFIG
-    write(file, text)
-    if options.override:
-        # Set in the file, so that it is what runs; the comments of its sections are lost.
-        head = "".join(line for line in text.splitlines(True)[:3])
-        text = head + render(compose(file, options.override))
+    with tempfile.TemporaryDirectory() as folder:  # a mistake in -o leaves nothing behind
+        file = Path(folder) / CONFIG
         write(file, text)
+        load(str(file), options.override)
+        if options.override:
+            # Set in the file, so that it is what runs; the comments of its sections are lost.
+            head = "".join(line for line in text.splitlines(True)[:3])
+            text = head + render(compose(file, options.override))
+    write_lists(plan.photos.lists, plan.out, force=options.force)
+    write(plan.out / CONFIG, text)
     return text
 
 
@@ -144,7 +148,8 @@ def _agreed() -> bool:
         return True
     sys.stdout.write("train? [Y/n] ")
     sys.stdout.flush()
-    return sys.stdin.readline().strip().casefold() in ("", "y", "yes")
+    answer = sys.stdin.readline()  # without any line, Ctrl-D was pressed
+    return answer.strip().casefold() in ("", "y", "yes") and bool(answer)
 
 
 def _train(photos: Photos, out: Path, options: argparse.Namespace, begun: float) -> None:
@@ -177,6 +182,13 @@ def _train(photos: Photos, out: Path, options: argparse.Namespace, begun: float)
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected an integer >= 1, received '{text}'")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        expected = f"expected an integer >= 0 and < {2**32}"
+        raise argparse.ArgumentTypeError(f"{expected}, received '{text}'")
     return int(text)
 
 

@@ -22,7 +22,8 @@ def starting() -> Iterator[None]:
     """While the libraries of a command are imported, Ctrl-C and SIGTERM end the process at once.
 
     Python would raise an exception in the midst of them, which some swallow, and others turn into
-    an ImportError that says something else.
+    an ImportError that says something else. SIGTERM waits until they are there: Paddle's own
+    answer to it, which it sets up meanwhile, is a page of text.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -30,9 +31,13 @@ def starting() -> Iterator[None]:
             # What was ignored before we came (nohup, a script's background process) stays so.
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, _end)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} & before.keys())
     try:
         yield
     finally:
+        for number in before:
+            signal.signal(number, _end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM} & before.keys())
         for number, handler in before.items():
             signal.signal(number, handler)
 

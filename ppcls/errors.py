@@ -66,5 +66,9 @@ class ArgumentError(PPClsError, ValueError):
 def suggestion(name: str, candidates: Iterable[str]) -> str:
     """``"; did you mean 'X'?"`` for the candidate nearest to ``name``, or an empty string."""
     folded = {candidate.casefold(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    sought = name.casefold()
+    near = difflib.get_close_matches(sought, folded, n=1, cutoff=0.85)
+    # A name with words behind it is nearer than one that happens to be as long.
+    near += [known for known in folded if sought.startswith(f"{known}_")]
+    near += difflib.get_close_matches(sought, folded, n=1, cutoff=0.6)
     return f"; did you mean '{folded[near[0]]}'?" if near else ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import support
 from support import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -34,6 +37,18 @@ def test_a_run_with_a_result_is_not_repeated_nor_taken_for_one_of_other_settings
     assert trained(RUN, tmp_path) == result
     with pytest.raises(SystemExit, match="another --out"):
         trained(Run(RUN.name, CONFIG, ("Global.epochs=61",), RUN.seed), tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_training_goes_on_when_the_script_is_ended(tmp_path: Path, number: int) -> None:
+    script = ROOT / "benchmark" / "ablation.py"
+    process = support.start([script, "--out", tmp_path, "--data", tmp_path], tmp_path)
+    trainings = support.wait_until(
+        lambda: len(found := support.children(process.pid)) == 2 and found, "two trainings"
+    )
+    os.kill(process.pid, number)
+    process.wait(10)
+    support.wait_until(lambda: not any(map(support.alive, trainings)), "them to end", 20)
 
 
 def test_the_figure_is_that_of_the_last_evaluation(tmp_path: Path) -> None:

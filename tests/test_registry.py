@@ -161,6 +161,7 @@ def test_the_projects_registries_hold_the_published_names():
         ("nmae", ["name"], "; did you mean 'name'?"),
         ("zzz", ["epochs"], ""),
         ("x", [], ""),
+        ("dropout_prob", ["dropout_mode", "dropout"], "; did you mean 'dropout'?"),
         ("", ["epochs"], ""),
     ],
 )

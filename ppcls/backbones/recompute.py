@@ -96,4 +96,5 @@ def _precision() -> dict[str, Any]:
         "dtype": tracer._amp_dtype,
         "custom_white_list": white,
         "custom_black_list": black,
+        "use_promote": tracer._use_promote,
     }

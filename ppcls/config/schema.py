@@ -249,6 +249,9 @@ class AMPSection:
         if self.dtype == "bfloat16" and scales:
             key = "scale_loss" if self.scale_loss is not None else "use_dynamic_loss_scaling"
             raise ArgumentError(key, "expected none: bfloat16 has the range of float32")
+        if both := {*(self.custom_white_list or ())} & {*(self.custom_black_list or ())}:
+            message = f"expected none of custom_white_list, received {', '.join(sorted(both))}"
+            raise ArgumentError("custom_black_list", message)
 
     @property
     def dtype_used(self) -> str:

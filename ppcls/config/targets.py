@@ -47,8 +47,8 @@ def _losses_of_training(sections: ConfigSchema, train: ReaderSection) -> Wrong:
         if wanted not in (None, views):
             yield VIEWS, f"expected {wanted}, as {path}.views is, received {views}"
         if ignored is not None and mixes:
-            message = f"expected null with {MIXING}, received {ignored}: mixed targets have no index"
-            yield f"{path}.ignore_index", message
+            message = f"expected null with {MIXING}, received {ignored}"
+            yield f"{path}.ignore_index", f"{message}: mixed targets have no index"
 
 
 def _without_views(train: ReaderSection) -> Wrong:

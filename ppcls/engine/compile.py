@@ -31,6 +31,10 @@ class Compiled(nn.Layer):
     that a program holds fixed: a rate of dropout, a layer that is frozen. Parameters, buffers and
     their names stay as they are, and the layer is still to be evaluated, saved and exported.
 
+    Where gradients add up (``Global.update_freq``), a batch of another shape than the first of its
+    group, as an epoch's last one, runs without a program: the first gradients of a new program
+    would take the place of those that wait, as Paddle marks them as empty when it makes one.
+
     Args:
         trained: the layer.
     """
@@ -39,10 +43,15 @@ class Compiled(nn.Layer):
         super().__init__()
         self.trained = trained
         self._traced_for: Any = None
+        self._shape: list[int] = []
         self._program: Any = None
 
     def forward(self, images: paddle.Tensor) -> Any:
         """What ``trained`` gives."""
+        if all(parameter.grad is None for parameter in self.trained.parameters()):
+            self._shape = images.shape
+        elif images.shape != self._shape:
+            return self.trained(images)
         now = _fixed(self.trained)
         if self._traced_for != now:
             whole = paddle.jit.to_static(_Whole(self.trained), full_graph=True)

@@ -112,8 +112,15 @@ class _Worker:
             image = self._decoded(data, transforms, rng, draw)
         else:
             image = data
+        times = 1
         for transform in transforms:
-            image = self._timed(type(transform).__name__, partial(transform, image, rng))
+            if transform.per_view and dataset.views > 1:
+                times = dataset.views - 1
+            for _ in range(times):
+                result = self._timed(type(transform).__name__, partial(transform, image, rng))
+            image = result
+            if transform.per_view:
+                times = dataset.views
         found.target = min(side for side in image.shape if side != 3)
         return image
 

@@ -107,15 +107,15 @@ class World:
         Evaluation is split over the processes, so all of them must hold the network that is saved.
         """
         # Paddle keeps batch statistics as parameters that are not trained, not as buffers.
-        tensors = net.state_dict().values()
+        tensors = net.state_dict(use_hook=False).values()  # AMP's hook would hand out copies
         buffers = [t for t in tensors if t.stop_gradient and "float" in str(t.dtype)]
         if self.size == 1 or not buffers:
             return
         import paddle
 
         self.wait()
-        flat = paddle.concat([b.flatten() for b in buffers])
+        flat = paddle.concat([b.flatten().astype("float32") for b in buffers])
         paddle.distributed.broadcast(flat, src=0)
         parts = paddle.split(flat, [b.size for b in buffers])
         for buffer, part in zip(buffers, parts, strict=True):
-            buffer.set_value(part.reshape(buffer.shape))
+            buffer.set_value(part.reshape(buffer.shape).astype(buffer.dtype))

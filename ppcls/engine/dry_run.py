@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import tempfile
 
 from ppcls.config import Config
@@ -10,6 +11,7 @@ from ppcls.engine.distributed import World
 from ppcls.engine.handler import Handler
 from ppcls.engine.handlers import default_handlers
 from ppcls.engine.trainer import Trainer
+from ppcls.errors import Stopped
 
 
 class _OneEpoch(Handler):
@@ -41,4 +43,9 @@ def dry_run(config: Config) -> None:
         )
         config = dataclasses.replace(config, Global=section)
         handlers = [*default_handlers(config, World.from_environment()), _OneEpoch()]
-        Trainer(config, handlers, max_batches=section.update_freq).fit()
+        try:
+            Trainer(config, handlers, max_batches=section.update_freq).fit()
+        except Stopped as stop:
+            name = signal.Signals(stop.exit_code - 128).name
+            message = f"the dry run was stopped by {name}; it keeps nothing"
+            raise Stopped(message, stop.exit_code - 128) from None

@@ -210,7 +210,7 @@ class Finetuning(Handler):
 
     def fit_start(self, trainer: Trainer) -> None:
         """Says what is frozen; raises ConfigError if that is what was drawn at random."""
-        if self._names and not _has_weights(trainer.config):
+        if self._names and not has_weights(trainer.config):
             expected = "expected weights to start from, Arch.pretrained or Global.pretrained_model"
             message = f"{expected}: without them, the frozen layers would stay random"
             raise trainer.config.problem("Finetune.freeze_until", message)
@@ -243,7 +243,8 @@ class Finetuning(Handler):
         return unfreeze is not None and epoch >= unfreeze
 
 
-def _has_weights(config: Config) -> bool:
+def has_weights(config: Config) -> bool:
+    """Whether a run starts from weights."""
     section = config.Global
     given = section.checkpoints or section.pretrained_model
     return bool(given or config.network.extra["pretrained"])

@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there."""
+"""Folders that are either whole or not there, and whether something can be written."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def written_whole(folder: Path) -> Iterator[Path]:
         raise EnvironmentProblem(message) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def require_writable(file: str | Path) -> None:
+    """Refuses a file before the work is done whose result it could not hold.
+
+    Raises:
+        EnvironmentProblem: a folder is in its place, a file in that of its folder, no permission.
+    """
+    path = Path(file).absolute()
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not folder.is_dir():
+        reason = f"{folder} is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"no permission to write in {folder}"
+    else:
+        return
+    raise EnvironmentProblem(f"cannot write {file}: {reason}")
 
 
 def _sweep(folder: Path) -> None:

@@ -16,8 +16,10 @@ from ppcls.engine.averaging import build_averaging
 from ppcls.engine.batch import batch_transforms
 from ppcls.engine.distributed import World
 from ppcls.engine.fix_resolution import FixResolution
+from ppcls.engine.folded_norms import UnfoldNorms
 from ppcls.engine.handler import Handler
 from ppcls.engine.model import build_metric
+from ppcls.engine.objective import check_evaluation
 from ppcls.engine.progressive import Progressive
 from ppcls.engine.stopping import EarlyStop, StopOnSignal
 from ppcls.metrics.base import CombinedMetric, Mean
@@ -27,7 +29,12 @@ if TYPE_CHECKING:
 
 
 def default_handlers(config: Config, world: World) -> list[Handler]:
-    """The handlers of an ordinary run; their order is that of their work at each event."""
+    """The handlers of an ordinary run; their order is that of their work at each event.
+
+    Raises:
+        ConfigError: something goes by the results of evaluation, and cannot.
+    """
+    check_evaluation(config)
     handlers = training_handlers(config)
     if world.is_first and (names := config.Global.tracker_names):
         handlers.append(trackers.Tracking(names))  # before the log's clocks: it opens connections
@@ -50,7 +57,8 @@ def default_handlers(config: Config, world: World) -> list[Handler]:
 
 def training_handlers(config: Config) -> list[Handler]:
     """Those of them that training steps depend on: the others look on, score and save."""
-    found = SeedSteps(), Progressive.of(config), FixResolution.of(config)
+    staged = Progressive.of(config), FixResolution.of(config)
+    found = SeedSteps(), UnfoldNorms(), *staged
     return [handler for handler in found if handler is not None]
 
 
@@ -182,6 +190,18 @@ class Log(Handler):
 class Evaluate(Handler):
     """Evaluates when it is due, keeps the best result and its weights."""
 
+    def fit_start(self, trainer: Trainer) -> None:
+        """Counts optimizer steps from here."""
+        self._evaluated = trainer.state.global_step  # at the last evaluation
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer step of the last evaluation."""
+        return {"evaluated": self._evaluated}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on counting."""
+        self._evaluated = state.get("evaluated", self._evaluated)
+
     def epoch_start(self, trainer: Trainer) -> None:
         """Evaluates what training starts from, if ``eval_before_training`` says so."""
         if trainer.config.Global.eval_before_training and trainer.state.global_step == 0:
@@ -191,25 +211,26 @@ class Evaluate(Handler):
 
     def step_end(self, trainer: Trainer, step: Step) -> None:
         """Evaluates after every ``eval_every_steps``-th step; an epoch's last one does it later."""
-        every, state = trainer.config.Global.eval_every_steps, trainer.state
-        if not every or not step.updated or state.global_step % every:
-            return
-        if state.step_in_epoch < trainer.batches_in(state.epoch):
+        is_last = trainer.state.step_in_epoch == trainer.batches_in(trainer.state.epoch)
+        if step.updated and not is_last and self._steps_are_over(trainer):
             self._evaluate(trainer)
 
     def epoch_end(self, trainer: Trainer) -> None:
         """Evaluates after every ``eval_interval``-th epoch, and after the last one."""
         section, state = trainer.config.Global, trainer.state
-        if section.eval_every_steps:
-            due = state.global_step % section.eval_every_steps == 0
-        else:
-            due = state.epoch % section.eval_interval == 0
-        if due or state.epoch == section.epochs:
+        by_epoch = not section.eval_every_steps and state.epoch % section.eval_interval == 0
+        if by_epoch or self._steps_are_over(trainer) or state.epoch == section.epochs:
             self._evaluate(trainer)
+
+    def _steps_are_over(self, trainer: Trainer) -> bool:
+        """Whether ``eval_every_steps`` are; one of them may have ended with a batch left out."""
+        every, step = trainer.config.Global.eval_every_steps, trainer.state.global_step
+        return every is not None and step // every > self._evaluated // every
 
     def _evaluate(self, trainer: Trainer) -> None:
         """Evaluates, all processes together; saves ``best_model`` if the result is the best."""
         state = trainer.state
+        self._evaluated = state.global_step
         if state.epoch < trainer.config.Global.start_eval_epoch:
             return
         averaging = trainer.averaging

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls.data.loader import Batch
+from ppcls.engine.averaging.statistics import trained_norms
 from ppcls.errors import CURE, TrainingError
 
 if TYPE_CHECKING:
@@ -43,7 +44,15 @@ class LossGuard:
         waits = not self._skips and paddle.get_device() != "cpu"
         self._every = section.print_batch_step if waits else 1
         self._unread: list[tuple[paddle.Tensor, Batch]] = []
+        self._statistics: list[tuple[paddle.Tensor, paddle.Tensor]] = []
         self.skipped = 0
+
+    def before_forward(self) -> None:
+        """Keeps the batch statistics: a batch that is left out must not leave its own behind."""
+        if self._skips:
+            norms = trained_norms(self._trainer.trained)
+            tensors = [tensor for norm in norms for tensor in (norm._mean, norm._variance)]
+            self._statistics = [(tensor, tensor.clone()) for tensor in tensors]
 
     def admits(self, loss: paddle.Tensor, batch: Batch) -> bool:
         """Whether the gradients of this batch may be used.
@@ -89,6 +98,8 @@ class LossGuard:
         return bool(finite.item())
 
     def _skip(self, value: float, batch: Batch) -> None:
+        for tensor, before in self._statistics:
+            tensor.copy_(before, False)  # in place: kernels know it by its address
         self.skipped += 1
         text = self._describe(value, batch)
         if self.skipped > self._most:
@@ -99,15 +110,17 @@ class LossGuard:
     def _describe(self, value: float, batch: Batch) -> str:
         trainer = self._trainer
         state, dataset = trainer.state, trainer.reader.dataset
+        own = [str(trainer.folder / n) for n in CHECKPOINTS if n in trainer.saved]
+        saved = [*own, trainer.config.Global.checkpoints][0]
+        last = f"last good checkpoint: {saved}" if saved else "no checkpoint was saved"
+        where = f"in epoch {state.epoch}, batch {batch.number}, step {state.global_step}"
+        if math.isfinite(value):
+            pictures = f"its pictures are in {LOST_FILE}"
+            return f"another process's loss is not finite {where} ({pictures}; {last})"
         files = [str(dataset.path(index)) for index in batch.indices.tolist()]
         place = {"epoch": state.epoch, "step": state.global_step, "batch": batch.number}
         line = json.dumps({**place, "process": trainer.world.rank, "files": files})
         with (trainer.folder / LOST_FILE).open("a", encoding="utf-8") as lost:
             lost.write(line + "\n")
         shown = ", ".join(files[:FILES_SHOWN]) + (", ..." if len(files) > FILES_SHOWN else "")
-        saved = [trainer.folder / n for n in CHECKPOINTS if n in trainer.saved]
-        last = f"last good checkpoint: {saved[0]}" if saved else "no checkpoint was saved"
-        return (
-            f"the loss is {value} in epoch {state.epoch}, batch {batch.number}, step "
-            f"{state.global_step} ({shown}; all {len(files)} in {LOST_FILE}; {last})"
-        )
+        return f"the loss is {value} {where} ({shown}; all {len(files)} in {LOST_FILE}; {last})"

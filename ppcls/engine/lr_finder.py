@@ -159,16 +159,14 @@ class _Finder(Rehearsal):
         super().__init__(config, [*training_handlers(config), recorder])
         self.scale = self.optimizer.schedule.run.scale()
         self.optimizer.schedule = ramp
-        self.state = TrainState()  # a checkpoint's weights count, not how far it had come
+        # A checkpoint's weights count, not how far it had come.
+        self.state, self._checkpoint = TrainState(), None
         section = replace(self.config.Global, epochs=ENDLESS)
         self.config = replace(self.config, Global=section)
 
     def schedule_step(self, batch: int) -> int:
         """The optimizer's steps count, whatever the batches of a stage are."""
         return self.state.global_step
-
-    def _restore_parts(self) -> None:
-        """Nothing of a checkpoint's progress is gone on with."""
 
 
 class _Over(Exception):

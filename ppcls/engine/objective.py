@@ -7,6 +7,7 @@ from typing import Any
 from ppcls.config import Config
 from ppcls.data.loader import DataLoader
 from ppcls.engine.distributed import World
+from ppcls.engine.model import build_metric
 from ppcls.errors import ArgumentError
 from ppcls.losses import CombinedLoss
 from ppcls.registry import Spec
@@ -44,3 +45,20 @@ def build_optimizer(
         path = f"Optimizer.{error.argument}" if known else f"Optimizer.lr.{error.argument}"
         raise config.problem(path, str(error)) from None
     return optimizer
+
+
+def check_evaluation(config: Config) -> None:
+    """Raises ConfigError if what goes by evaluations has none, or would take the worst for best."""
+    rate: Any = config.Optimizer.arguments["lr"] if config.Optimizer else None
+    is_plateau = rate is not None and rate.name == "ReduceOnPlateau"
+    asks = {"Global.early_stop": config.Global.early_stop, "Optimizer.lr": is_plateau}
+    if not config.Global.eval_during_train:
+        for path in (path for path, does in asks.items() if does):
+            raise config.problem(path, "goes by evaluations, and Global.eval_during_train is off")
+    elif is_plateau:
+        metric = build_metric(config, "Eval")
+        received = rate.arguments.get("mode") or "max"
+        expected = "max" if metric.higher_is_better else "min"
+        if received != expected:
+            message = f"expected {expected} for {metric.main_name} of Metric.Eval"
+            raise config.problem("Optimizer.lr.mode", f"{message}, received {received}")

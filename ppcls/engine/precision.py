@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppcls.config.schema import AMPSection
     from ppcls.optim.base import Optimizer
 
+COUNTS = ("incr_count", "decr_count")  # of steps in a row with finite and with other gradients
 START_SCALE = 2.0**15  # of dynamic loss scaling, where the configuration gives none
 
 
@@ -36,9 +37,10 @@ class Precision:
             import paddle
 
             dynamic = section.use_dynamic_loss_scaling
+            self._changes = section.scale_loss is None if dynamic is None else dynamic
             self._scaler = paddle.amp.GradScaler(
                 init_loss_scaling=section.scale_loss or START_SCALE,
-                use_dynamic_loss_scaling=section.scale_loss is None if dynamic is None else dynamic,
+                use_dynamic_loss_scaling=self._changes,
             )
 
     @classmethod
@@ -122,13 +124,15 @@ class Precision:
         return {key: _plain(value) for key, value in self._scaler.state_dict().items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the scale that ``state`` said."""
-        if self._scaler is None or not state:
+        """Goes on with the scale that ``state`` said, if this run's scale is dynamic, too."""
+        if self._scaler is None or not state or not self._changes:
             return
         import numpy as np
 
-        scale = {"scale": np.array([state["scale"]], np.float32)} if "scale" in state else {}
-        self._scaler.load_state_dict({**state, **scale})
+        own = self._scaler.state_dict()
+        counts = {key: state[key] for key in COUNTS if key in state}
+        scale = np.array([state["scale"]], np.float32)
+        self._scaler.load_state_dict({**own, **counts, "scale": scale})
 
 
 def _autocast(section: AMPSection) -> AbstractContextManager[Any]:

@@ -39,6 +39,7 @@ class Rehearsal(Trainer):
             section = replace(section, checkpoints=None, pretrained_model=None)
             arch = replace(arch, extra={**arch.extra, "pretrained": False})
         super().__init__(replace(config, Global=section, Arch=arch), handlers)
+        self.config = config  # whoever asks whether the run has weights is not told otherwise
         import paddle
 
         self.device = "cpu" if paddle.get_device() == "cpu" else "gpu"
@@ -69,6 +70,9 @@ class Rehearsal(Trainer):
 
 class _Admitting:
     """In the place of ``LossGuard``, which would write down the pictures of a lost loss."""
+
+    def before_forward(self) -> None:
+        pass
 
     def admits(self, loss: paddle.Tensor, batch: Batch) -> bool:
         return True

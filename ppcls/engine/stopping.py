@@ -31,12 +31,19 @@ class EarlyStop(Handler):
         self._best: float | None = None
         self._waited = 0
 
+    def fit_start(self, trainer: Trainer) -> None:
+        """Keeps whom to stop."""
+        self._trainer = trainer
+
     def evaluated(self, trainer: Trainer, result: float) -> None:
         """Compares a result with the best one so far."""
         if self._best is None or self._sign * (result - self._best) > self._min_delta:
             self._best, self._waited = result, 0
-            return
-        self._waited += 1
+        else:
+            self._waited += 1
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Stops, if the evaluations up to here say so."""
         if self._waited >= self._patience:
             trainer.stop(
                 f"{self._waited} evaluations in a row have not been better than "
@@ -48,8 +55,10 @@ class EarlyStop(Handler):
         return {"best": self._best, "waited": self._waited}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on counting."""
+        """Goes on counting; a run that was stopped after this epoch stays so."""
         self._best, self._waited = state.get("best"), state.get("waited", 0)
+        if not self._trainer.state.step_in_epoch:
+            self.epoch_end(self._trainer)
 
 
 class StopOnSignal(Handler):

@@ -206,6 +206,7 @@ class Trainer:
         is_last = number % every == 0 or number == self.batches_in(self.state.epoch)
         lr = self.optimizer.set_step(self.schedule_step(batch.number))
         images, targets = self.mixing(*self._to_tensors(batch), self.state.epoch, batch.number)
+        self.guard.before_forward()
         with self._gradients_stay_here(not is_last):
             with self.precision.training():
                 outputs = self.model(images)

@@ -12,6 +12,7 @@ from ppcls.errors import DataError
 if TYPE_CHECKING:
     import paddle
 
+NO_PROBABILITIES = 1e-3  # a sum that is farther from 1 is not one of probabilities
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -21,12 +22,27 @@ def true_class(targets: paddle.Tensor, class_num: int) -> paddle.Tensor:
     Args:
         targets: class indices [N] or [N, 1], or probabilities [N, C], of which the likeliest is
             the true class.
+
+    Raises:
+        DataError: the targets are those of pictures with several labels.
     """
     import paddle
 
-    soft = paddle.is_floating_point(targets)
-    indices = (targets.argmax(axis=1) if soft else targets).astype("int64")
-    return indices.reshape([-1, 1]) == paddle.arange(class_num)
+    return true_index(targets).reshape([-1, 1]) == paddle.arange(class_num)
+
+
+def true_index(targets: paddle.Tensor) -> paddle.Tensor:
+    """The number of the true class, int64 [N]; arguments and errors as of ``true_class``."""
+    import paddle
+
+    if not paddle.is_floating_point(targets):
+        return targets.astype("int64").reshape([-1])
+    if (targets.sum(axis=1) - 1).abs().max().item() > NO_PROBABILITIES:
+        raise DataError(
+            "expected one class a picture, or probabilities that add up to 1; received targets of "
+            "several labels, which metrics with 'multi_label' or 'MultiLabel' are for"
+        )
+    return targets.argmax(axis=1)
 
 
 def predicted_class(logits: paddle.Tensor) -> paddle.Tensor:

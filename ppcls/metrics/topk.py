@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ppcls.errors import ArgumentError, DataError
 from ppcls.metrics.base import Metric
+from ppcls.metrics.masks import true_index
 from ppcls.registry import METRICS
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def _rank_of_truth(logits: paddle.Tensor, targets: paddle.Tensor) -> paddle.Tens
 
     batch, classes = logits.shape
     logits = logits.astype("float32")
-    soft = paddle.is_floating_point(targets)
-    indices = (targets.argmax(axis=1) if soft else targets).astype("int64").reshape([batch, 1])
+    indices = true_index(targets).reshape([batch, 1])
     true_logits = paddle.take_along_axis(logits, indices.clip(0, classes - 1), axis=1)
     is_class = (indices >= 0) & (indices < classes)
     return ((logits >= true_logits) & is_class).astype("int64").sum(axis=1)

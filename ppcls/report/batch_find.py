@@ -26,16 +26,18 @@ def advice(trials: Sequence[Trial], plan: Plan, config: Config) -> str:
         return f"Not even one picture a batch fits into {gibibytes(plan.limit)}."
     size = max(fitting[-1].size // plan.unit, 1) * plan.unit
     lines = [f"The largest batch within {gibibytes(plan.limit)} is {size}: -o {PATH}={size}"]
-    if all(trial.fits for trial in trials):
+    tried_all = all(trial.fits for trial in trials)
+    if tried_all:
         lines[0] = f"The largest batch that was tried, {size}, fits: -o {PATH}={size}"
     best = max(trial.speed for trial in fitting)
     enough = next(trial.size for trial in fitting if trial.speed >= (1 - NEAR) * best)
     if enough < fitting[-1].size:
         lines.append(f"Batches of more than {enough} are hardly faster.")
-    return "\n".join([*lines, *_total(size, plan, config)])
+    why = "was not tried" if tried_all else "does not fit"
+    return "\n".join([*lines, *_total(size, plan, config, why)])
 
 
-def _total(size: int, plan: Plan, config: Config) -> list[str]:
+def _total(size: int, plan: Plan, config: Config, why: str) -> list[str]:
     """How to keep, or to follow, the total batch that the learning rate is for."""
     every = config.Global.update_freq
     wanted = plan.batch * every
@@ -43,7 +45,7 @@ def _total(size: int, plan: Plan, config: Config) -> list[str]:
         update_freq = -(-wanted // size)
         even = -(-wanted // update_freq)
         return [
-            f"The configuration's {plan.batch} does not fit; the same total of {wanted} a step: "
+            f"The configuration's {plan.batch} {why}; the same total of {wanted} a step: "
             f"-o {PATH}={even} -o Global.update_freq={update_freq}"
         ]
     if size == plan.batch:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ppcls.config import Config
 from ppcls.config.stages import stages_of
-from ppcls.errors import ArgumentError, DataError, EnvironmentProblem
+from ppcls.errors import ArgumentError, DataError
+from ppcls.report.figure import require_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,15 +68,12 @@ def plot(config: Config, out: Path, steps_per_epoch: int | None = None) -> Path:
 
     Raises:
         ConfigError: there is no optimizer, or its schedule does not fit the run.
-        EnvironmentProblem: matplotlib is missing, or the file cannot be written.
+        UsageError, EnvironmentProblem: see ``require_figure``.
     """
+    require_figure(out)
     length = measure(config, steps_per_epoch)
     figure = _draw(curves(config, length), length, Path(config.path).name)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, format=out.suffix.lstrip(".") or "png", dpi=150)
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(f"cannot write {out}: {error}") from None
+    save_figure(figure, out)
     return out
 
 
@@ -195,18 +193,15 @@ def _steps_of_data(config: Config) -> int:
     config.DataLoader.Train.loader.num_workers = 0  # it is only asked how long it is
     reader = build_reader(config, "Train", World.from_environment(), make_logger(stream=sys.stderr))
     try:
-        return len(reader)
+        return -(-len(reader) // config.Global.update_freq)
     finally:
         reader.close()
 
 
 def _draw(drawn: list[Curve], length: Length, title: str) -> Any:
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        message = "drawing needs matplotlib: pip install 'ppcls[report]'"
-        raise EnvironmentProblem(message) from None
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     heights = [0.6 if np.ptp(curve.values) == 0 else 1.4 for curve in drawn]
     heights[0] = 2.8
     figure = Figure(figsize=(9, 1.3 + sum(heights)), layout="constrained")

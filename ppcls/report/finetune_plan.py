@@ -172,7 +172,6 @@ DataLoader:
     loader: {{num_workers: {plan.workers}}}
 
 Infer:
-  batch_size: 64
   transforms: *eval
   PostProcess:
     name: Topk

@@ -9,22 +9,13 @@ import numpy as np
 
 from ppcls.config import Config
 from ppcls.engine.lr_finder import Sweep
-from ppcls.errors import EnvironmentProblem
 from ppcls.report.config_plot import GRID, INK, LINE, MUTED
+from ppcls.report.figure import save_figure
 
 ROWS = 15
 STEEPEST, TENTH = "#c2571a", "#2e8540"
 MARGIN = 0.15  # of the smoothed curve's height below it, and four of them above it
 LEAST = 0.2  # of the loss: a curve that falls by less is not drawn any higher
-
-
-def require_matplotlib() -> None:
-    """Raises EnvironmentProblem if there is none."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        message = "drawing needs matplotlib: pip install 'ppcls[report]'"
-        raise EnvironmentProblem(message) from None
 
 
 def table(sweep: Sweep) -> str:
@@ -87,12 +78,7 @@ def settings_for(rate: float, config: Config) -> list[str]:
 
 def plot(sweep: Sweep, out: Path, title: str) -> None:
     """Draws the sweep. Raises EnvironmentProblem: the file cannot be written."""
-    figure = _draw(sweep, title)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, format=out.suffix.lstrip(".") or "png", dpi=150)
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(f"cannot write {out}: {error}") from None
+    save_figure(_draw(sweep, title), out)
 
 
 def _draw(sweep: Sweep, title: str) -> Any:

@@ -112,6 +112,12 @@ def _load_into(
     return net, load_weights(net, path)
 
 
+def check_loads(model: str, source: str) -> None:
+    """Raises WeightsError if a network of the zoo cannot start from these weights."""
+    path = find_weights(source)
+    _load_into(model, path, read_checked(path)[0])
+
+
 def _check_model(model: str | None) -> None:
     try:
         if model is not None:

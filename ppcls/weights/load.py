@@ -92,7 +92,7 @@ def load_weights(
         weights, taken = _arrays(source), ""
     else:
         weights, taken = read_checked(find_weights(source))
-    state = net.state_dict()
+    state = net.state_dict(use_hook=False)  # the tensors themselves, also of 16 bits (AMP)
     naming = recognise_naming(net, weights)
     translated, unexpected = translate(net, weights, naming)
     report = _compare(state, translated, unexpected)

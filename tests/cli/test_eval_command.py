@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 pytest.importorskip("paddle")
 
@@ -97,6 +99,37 @@ def test_a_result_that_cannot_be_written_is_a_failure_only_if_asked_for(
     done = cli("eval", "-c", config_file, lively, "--out", tmp_path / "file" / "result.json")
     assert done.code == 1
     assert done.err.startswith("error: cannot write")
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "code", "said"),
+    [
+        ("--out", "folder", 1, "it is a folder"),
+        ("--out", "file/result.json", 1, "is no folder"),
+        ("--diagram", "folder", 1, "it is a folder"),
+        ("--diagram", "bins.xyz", 2, "expected a picture to write"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_evaluated(
+    cli, config_file, lively, tmp_path, option, name, code, said
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    done = cli("eval", "-c", config_file, lively, option, tmp_path / name)
+    assert (done.code, done.err.count("\n")) == (code, 1)
+    assert said in done.err and "[Eval]" not in done.out
+
+
+def test_a_mistake_in_the_last_checkpoint_does_not_cost_the_others(
+    cli, config_file, run_folder, lively, tmp_path
+):
+    other = tmp_path / "other.safetensors"
+    save_file({"w": np.zeros(1, np.float32)}, other)
+    done = cli("eval", "-c", config_file, lively, lively, other)
+    assert done.code == 1 and "another architecture" in done.err
+    assert "<- best top1" in done.out
+    content = json.loads((run_folder / "eval_checkpoints.json").read_text())
+    assert len(content["results"]) == 2
 
 
 def test_a_path_that_yaml_would_read_otherwise(cli, config_file, lively, tmp_path):

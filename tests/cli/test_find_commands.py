@@ -35,6 +35,11 @@ def test_batch_find_prints_a_table_and_what_to_set(cli, config_file):
     assert "That is the configuration's own." in done.out
 
 
+def test_batch_find_does_not_judge_what_it_has_not_tried(cli, config_file):
+    done = cli("batch-find", "-c", config_file, "--memory", "4G", "--most", "2")
+    assert "The configuration's 8 was not tried; the same total of 8 a step:" in done.out
+
+
 @pytest.mark.parametrize("text", ["4X", "0", "-1G", "G"])
 def test_a_size_that_is_none(cli, config_file, text):
     done = cli("batch-find", "-c", config_file, f"--memory={text}")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import support
@@ -95,6 +96,28 @@ def test_dry_run_writes_the_configuration_with_what_is_set(finetune, photos, tmp
     assert again.code == 1
     assert "finetune.yaml is there already" in again.err
     assert finetune(photos, "--dry-run", "--force").code == 0
+
+
+def test_a_mistake_leaves_nothing_behind(cli, finetune, photos, tmp_path, trained, monkeypatch):
+    done = finetune(photos, "-o", "Global.epoch=3")
+    assert (done.code, "did you mean 'epochs'?" in done.err) == (2, True)
+    done = finetune(photos, weights=trained / "latest", model="ResNet18")
+    assert (done.code, "another architecture than ResNet18" in done.err) == (1, True)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.chdir(photos)
+    done = cli("finetune", "--data", ".", "--dry-run")
+    assert (done.code, "--out: expected a folder outside of ." in done.err) == (2, True)
+
+
+def test_ctrl_d_is_no_consent(monkeypatch):
+    from ppcls import cli_finetune
+
+    for answer, agreed in (("", False), ("\n", True), ("Yes\n", True), ("n\n", False)):
+        terminal = SimpleNamespace(isatty=lambda: True, readline=lambda a=answer: a)
+        screen = SimpleNamespace(isatty=lambda: True, write=len, flush=lambda: None)
+        fake = SimpleNamespace(stdin=terminal, stdout=screen)
+        monkeypatch.setattr(cli_finetune, "sys", fake)
+        assert cli_finetune._agreed() == agreed
 
 
 def test_choices_follow_the_photos_and_the_network(tmp_path):

@@ -117,12 +117,26 @@ def test_a_command_stopped_before_training_says_that_nothing_was_saved(
     assert "nothing was saved" in done.err
 
 
+def test_a_stopped_dry_run_names_no_checkpoint_that_is_gone(cli, config_file, monkeypatch):
+    from ppcls.engine import trainer
+
+    step = trainer.Trainer._step
+    number = signal.SIGTERM
+    monkeypatch.setattr(
+        trainer.Trainer, "_step", lambda *given: (os.kill(os.getpid(), number), step(*given))[1]
+    )
+    done = cli("train", "--dry-run", "-c", config_file, "-o", "Global.epochs=2")
+    assert done.code == 143
+    assert done.err == "error: the dry run was stopped by SIGTERM; it keeps nothing\n"
+
+
 @pytest.mark.parametrize(
     ("library", "number", "said"),
     [
         ("_multiarray_umath", signal.SIGINT, (130, "Ctrl-C")),
         ("libpaddle", signal.SIGINT, (130, "Ctrl-C")),
         ("libpaddle", signal.SIGTERM, (143, "SIGTERM")),
+        ("cv2.abi3", signal.SIGTERM, (143, "SIGTERM")),
     ],
 )
 def test_a_signal_while_libraries_are_imported_ends_at_once(

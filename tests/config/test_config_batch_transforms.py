@@ -198,7 +198,8 @@ def test_published_forms(tmp_path: Path) -> None:
 )
 def test_a_part_of_any_data_set(tmp_path: Path, key: str, value: object) -> None:
     config = load(tmp_path, with_keys(f"      {key}: {value}\n"))
-    extra = {"batch_transform_ops": None, "subset": None, "few_shot": None, "fold": None}
+    parts = {"subset": None, "few_shot": None, "fold": None}
+    extra = {"batch_transform_ops": None, "views": 1, **parts}
     assert dataset_of(config).extra == {**extra, key: value}
 
 

@@ -17,7 +17,7 @@ paddle = pytest.importorskip("paddle")
 pytestmark = pytest.mark.timeout(120)
 
 SET = "DataLoader.Train.dataset"
-AUGMIX = {"AugMix": {"prob": 1.0, "mixture_depth": -1, "aug_severity": 3}}
+AUGMIX = {"AugMix": {"prob": 1.0, "aug_prob_coeff": 1.0, "mixture_depth": -1, "aug_severity": 3}}
 OPS = [*support.TRANSFORMS[:2], {"RandFlipImage": None}, AUGMIX, *support.TRANSFORMS[2:]]
 TRANSFORMS = f"{SET}.transform_ops={json.dumps(OPS)}"
 LOSS = "Loss.Train=[JSDLoss: {weight: 1.0, views: 3}]"
@@ -42,7 +42,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def closed_form(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Equations 1 and 2 of arXiv:1912.02781, with lambda 12."""
+    """Equations 1 and 2 of arXiv:1912.02781, with lambda = 12."""
     log_p = log_softmax(logits).reshape(3, -1, 3)
     count = log_p.shape[1]
     p = np.exp(log_p)
@@ -88,7 +88,7 @@ def test_metrics_and_speed_count_pictures(config_file, run_folder, monkeypatch):
 
 
 def test_accumulation_counts_pictures(config_file):
-    """Batches of 8, 8, 8 and of 16, 8 pictures: the gradient of a group is the mean over both."""
+    """A step from batches of 7, 7, 7 and 3 pictures is that of one batch of 24."""
     fixed = ["Arch.name=SqueezeNet1_1", "Arch.dropout=0.0", "Global.eval_during_train=false"]
     partly = "DataLoader.Train.sampler.drop_last=false"
     found = []

@@ -57,6 +57,14 @@ def test_real_trials_up_to_a_limit(config_file, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_that_freezes_what_it_loads_is_tried_without_loading(config_file):
+    from ppcls.engine.batch_finder import find_batch
+
+    own = ["Global.pretrained_model=not_read", "Finetune.freeze_until=head"]
+    [trial] = find_batch(support.load(config_file, *own), 4 * GIB, 1, first=1)
+    assert trial.fits
+
+
 def test_a_trial_that_fails_otherwise_is_an_error(config_file, monkeypatch, tmp_path):
     from ppcls.engine import batch_finder
 

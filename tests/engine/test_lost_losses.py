@@ -76,6 +76,28 @@ def test_skipped_batches_change_nothing_but_the_count(config_file, capsys):
     assert support.read_state(trainer.folder / "latest")["parts"]["guard"] == {"skipped": 1}
 
 
+@pytest.mark.parametrize("kernels", ["on", "off"])
+def test_a_batch_whose_maps_are_lost_leaves_no_trace_in_batch_statistics(config_file, kernels):
+    """As large weights or float16 do it: the network is lost before its loss is."""
+    from ppcls.engine.trainer import Trainer
+
+    options = ["Global.on_nan=skip", f"Global.cpu_kernels={kernels}"]
+    trainer = Trainer(support.load(config_file, *options))
+    own = trainer._to_tensors
+
+    def lost(batch):
+        images, labels = own(batch)
+        return images * (math.nan if batch.number == 1 else 1.0), labels
+
+    trainer._to_tensors = lost
+    trainer.fit()
+    other = trainer_losing(config_file, {1}, *options)
+    other.fit()
+    for name, tensor in other.net.state_dict().items():
+        found = trainer.net.state_dict()[name].numpy()
+        assert np.array_equal(found, tensor.numpy()), name
+
+
 def test_a_skipped_batch_of_a_group_leaves_the_others(config_file):
     every = "Global.update_freq=3"
     trainer = trainer_losing(config_file, {2}, "Global.on_nan=skip", every)
@@ -89,6 +111,18 @@ def test_skips_are_capped_also_over_a_resume(config_file, run_folder):
     more = ["Global.epochs=2", f"Global.checkpoints={run_folder / 'latest'}"]
     with pytest.raises(TrainingError, match="after 1 batches that were left out"):
         trainer_losing(config_file, {1}, *cap, *more).fit()
+
+
+def test_a_loss_that_another_process_has_lost_is_not_said_to_be_ones_own(config_file, capsys):
+    trainer = trainer_losing(config_file, set(), "Global.on_nan=skip")
+    answers = iter([True, False, True])
+    trainer.guard._is_finite_everywhere = lambda loss: next(answers)
+    trainer.fit()
+    assert (
+        "another process's loss is not finite in epoch 1, batch 1, step 1"
+        in capsys.readouterr().out
+    )
+    assert not (trainer.folder / "lost_batches.jsonl").exists()
 
 
 def test_a_whole_run_of_lost_losses_ends(config_file):

@@ -126,3 +126,11 @@ def test_what_to_set_depends_on_the_schedule(config_file, schedule, expected):
     assert settings == [f"Optimizer.lr.{setting}" for setting in expected]
     # They are read back as they are written, but for the shell's quotes.
     support.load(config_file, "Global.epochs=3", *(s.replace("'", "") for s in settings))
+
+
+def test_of_a_checkpoint_the_weights_count_and_not_how_far_it_was(config_file, run_folder):
+    """One with averages, which a run could only go on from with its section EMA."""
+    support.train(config_file, "EMA={decay: 0.5}")
+    start = f"Global.checkpoints={run_folder / 'latest'}"
+    found = find(config_file, start, "EMA.decay=0.5", steps=10)
+    assert found.rates[0] < found.rates[1]

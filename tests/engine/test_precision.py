@@ -8,8 +8,11 @@ import support
 
 from ppcls.config import ConfigError
 from ppcls.config.schema import AMPSection
+from ppcls.engine.distributed import World
 from ppcls.engine.precision import START_SCALE, Precision
 from ppcls.engine.updates import Updates
+from ppcls.optim.schedules import Constant
+from ppcls.registry import OPTIMIZERS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,6 +51,7 @@ def test_paddle_leaves_a_cpu_in_float32():
         ("{dtype: bfloat16, use_dynamic_loss_scaling: true}", "use_dynamic_loss_scaling"),
         ("{dtype: float8}", "dtype"),
         ("{level: O3}", "level"),
+        ("{custom_white_list: [gelu], custom_black_list: [gelu]}", "custom_black_list"),
     ],
 )
 def test_mistakes_name_the_key(config_file, section, key):
@@ -123,6 +127,12 @@ def test_the_scale_survives_a_stop(scaler):
     assert one.state() == other.state() == {"scale": 4 * START_SCALE, "incr_count": 0}
 
 
+def test_a_scale_that_is_fixed_now_is_not_that_of_the_checkpoint(scaler):
+    fixed = Precision(AMPSection(scale_loss=128.0))
+    fixed.restore(Precision(AMPSection()).state())
+    assert fixed.state()["scale"] == 128.0
+
+
 def test_the_optimizer_steps_through_the_scaler(scaler):
     import paddle
 
@@ -148,3 +158,47 @@ def test_without_a_section_nothing_is_kept():
     precision = Precision()
     precision.restore({"scale": 2.0})
     assert precision.state() == {}
+
+
+def decorated(monkeypatch, net):
+    """``net`` as ``AMP.level: O2`` leaves it on a GPU."""
+    import sys
+    from types import SimpleNamespace
+
+    auto_cast = sys.modules["paddle.amp.auto_cast"]
+    place = SimpleNamespace(
+        is_gpu_place=lambda: True, is_xpu_place=lambda: False, is_custom_place=lambda: False
+    )
+    monkeypatch.setattr(
+        auto_cast, "_dygraph_tracer", lambda: SimpleNamespace(_expected_place=place)
+    )
+    monkeypatch.setattr(auto_cast, "_is_gpu_float16_supported", lambda: True)
+    arguments = {"lr": Constant(0.1, epochs=1, steps_per_epoch=1)}
+    optimizer = OPTIMIZERS.build("Momentum", arguments, network=net, epochs=1)
+    Precision(AMPSection(level="O2", use_dynamic_loss_scaling=False)).prepare(net, optimizer)
+    return net, optimizer
+
+
+def test_weights_of_16_bits_are_averaged_and_shared_themselves_not_their_copies(monkeypatch):
+    import paddle
+
+    from ppcls.engine.averaging.flat import FlatWeights
+    from ppcls.weights import load_weights
+
+    layers = paddle.nn.Linear(2, 2), paddle.nn.BatchNorm1D(2)
+    net, optimizer = decorated(monkeypatch, paddle.nn.Sequential(*layers))
+    assert {str(p.dtype)[7:] for p in net.parameters()} == {"float16", "float32"}
+    assert {str(t.dtype)[7:] for t in net.state_dict().values()} == {"float32"}  # as saved
+    assert "0.weight/master_weight" in optimizer.state_dict()
+    average = FlatWeights(net)
+    with average.replaced(average.read() + 1):
+        inside = {name: p.numpy().copy() for name, p in net.named_parameters()}
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(inside[name], parameter.numpy() + 1, rtol=2e-3)
+    load_weights(net, {name: np.full(t.shape, 3.0) for name, t in net.state_dict().items()})
+    assert all((p.numpy() == 3).all() for p in net.parameters())
+    monkeypatch.setattr(World, "wait", lambda _: None)
+    monkeypatch.setattr(paddle.distributed, "broadcast", lambda flat, src: flat.scale_(2))
+    net[0].weight.stop_gradient = True  # frozen: 16 bits beside the statistics' 32
+    World(0, 2).share_buffers(net)
+    assert (net[1]._mean.numpy() == 6).all() and (net[0].weight.numpy() == 6).all()

@@ -114,3 +114,17 @@ def test_what_a_program_cannot_do_is_refused(config_file, overrides, reason):
         support.train(config_file, "Global.to_static=true", *overrides)
     assert "Global.to_static: expected false, received true" in str(error.value)
     assert reason in str(error.value)
+
+
+def test_gradients_add_up_over_batches_of_different_sizes():
+    """``Global.update_freq``: a size is traced while the gradients of another are waiting."""
+    sums = []
+    for is_compiled in (False, True):
+        net = build("Small", dropout=0.0)
+        model = Compiled(net) if is_compiled else net
+        for size in (4, 3):
+            loss = paddle.nn.functional.cross_entropy(model(batch(size)), paddle.arange(size) % 3)
+            loss.backward()
+        sums.append([p.grad.numpy() for p in net.parameters() if p.grad is not None])
+    for expected, found in zip(*sums, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

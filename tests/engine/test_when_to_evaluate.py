@@ -69,6 +69,22 @@ def test_a_checkpoint_of_an_evaluation_within_an_epoch_goes_on(config_file, run_
     assert all((one[name] == other[name]).all() for name in one)
 
 
+SLOW = "Optimizer.lr.learning_rate=0.0001"  # batches of few pictures
+
+
+def test_a_batch_left_out_costs_no_evaluation(config_file):
+    """The last batch of the second step is lost, which then ends with none that is used."""
+    from ppcls.engine.trainer import Trainer
+
+    sizes = "DataLoader.Train.sampler.batch_size=3", "Global.update_freq=2"
+    options = *sizes, "Global.eval_every_steps=2", "Global.on_nan=skip", SLOW
+    notes, trainer = Evaluations(), Trainer(support.load(config_file, *options))
+    own, trainer.handlers = trainer.guard.admits, [*trainer.handlers, notes]
+    trainer.guard.admits = lambda loss, batch: batch.number != 3 and own(loss, batch)
+    trainer.fit()
+    assert notes.at == [(1, 3), (1, 4)]
+
+
 STOP = "Global.early_stop={patience: 2, min_delta: 0.01}"
 
 
@@ -86,6 +102,41 @@ def test_early_stop_goes_on_counting_after_a_resume(config_file, run_folder):
     more = ["Global.epochs=9", STOP, f"Global.checkpoints={run_folder / 'latest'}"]
     at, _ = evaluations(config_file, *more, results=[0.6, 0.6, 0.6])
     assert len(at) == 1
+
+
+def test_a_run_that_has_stopped_early_stays_so(config_file, run_folder, capsys):
+    evaluations(config_file, "Global.epochs=9", STOP, results=[0.6, 0.6, 0.6])
+    more = ["Global.epochs=9", STOP, f"Global.checkpoints={run_folder / 'latest'}"]
+    at, trainer = evaluations(config_file, *more, results=[0.6])
+    assert (len(at), trainer.state.epoch) == (0, 3)
+    assert "stopping after epoch 3: 2 evaluations" in capsys.readouterr().out
+    evaluations(config_file, *more, "Global.early_stop.patience=3", results=[0.6])
+
+
+def test_an_epoch_that_is_to_be_the_last_is_so_after_a_resume(config_file, run_folder):
+    """Patience ends within an epoch, and a signal comes before the epoch's end."""
+    import os
+    import signal
+
+    from ppcls.errors import Stopped
+
+    class Interrupt(Handler):
+        def update_end(self, trainer):
+            if trainer.state.global_step == 11:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    every = "Global.eval_every_steps=5", "DataLoader.Train.sampler.batch_size=4"
+    options = ["Global.epochs=9", "Global.early_stop={patience: 1}", SLOW, *every]
+    whole = evaluations(config_file, *options, results=[0.6, 0.6])[1].state
+    from ppcls.engine.trainer import Trainer
+
+    trainer = Trainer(support.load(config_file, *options))
+    trainer.evaluate = lambda: {"loss": 0.0, "top1": 0.6}
+    trainer.handlers.insert(0, Interrupt())
+    with pytest.raises(Stopped):
+        trainer.fit()
+    more = f"Global.checkpoints={run_folder / 'latest'}"
+    assert evaluations(config_file, *options, more, results=[0.6] * 9)[1].state == whole
 
 
 def test_patience_has_to_be_given(config_file):

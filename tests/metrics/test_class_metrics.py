@@ -219,3 +219,11 @@ class TestCombined:
         metrics = [TopkAcc(1), HammingDistance(class_num=C)]
         assert CombinedMetric(metrics).higher_is_better
         assert not CombinedMetric(metrics[::-1]).higher_is_better
+
+
+@pytest.mark.parametrize("metric", ["TopkAcc", "BalancedAccuracy", "ConfusionMatrix"])
+def test_targets_of_several_labels_are_refused_where_one_class_is_expected(metric):
+    arguments = {"topk": [1]} if metric == "TopkAcc" else {}
+    built = METRICS.build(metric, arguments, class_num=3)
+    with pytest.raises(DataError, match="expected one class a picture"):
+        built.update(paddle.zeros([2, 3]), paddle.to_tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))

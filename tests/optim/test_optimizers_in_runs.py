@@ -55,3 +55,37 @@ def test_pythons_none_is_no_clipping(config_file):
     section = f"name: AdamW, weight_decay: 0.05, clip_grad: None, {LR}"
     config = support.load(config_file, f"Optimizer={{_replace_: true, {section}}}")
     assert config.Optimizer.arguments["clip_grad"] is None
+
+
+PLATEAU = "Optimizer.lr={_replace_: true, name: ReduceOnPlateau, learning_rate: 0.1"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([f"{PLATEAU}}}", "Global.eval_during_train=false"], r"Optimizer\.lr: goes by evaluations"),
+        (["Global.early_stop={patience: 1}", "Global.eval_during_train=false"], "early_stop: goes"),
+        ([f"{PLATEAU}, mode: min}}"], r"lr\.mode: expected max for top1 .* received min"),
+        ([f"{PLATEAU}}}", "Metric.Eval=[{LogLoss: {}}]"], r"lr\.mode: expected min for \w+"),
+    ],
+)
+def test_what_goes_by_evaluations_has_them_and_goes_the_right_way(config_file, overrides, message):
+    from ppcls.config import ConfigError
+
+    with pytest.raises(ConfigError, match=message):
+        support.train(config_file, *overrides)
+
+
+def test_a_plateau_of_a_run_that_is_resumed(config_file, run_folder, tmp_path):
+    import json
+
+    overrides = [f"{PLATEAU}, patience: 0, threshold: 9}}", "Global.save_interval=1"]
+    support.train(config_file, *overrides, "Global.epochs=3")
+    other = f"Global.output_dir={tmp_path / 'other'}"
+    resume = f"Global.checkpoints={run_folder / 'epoch_2'}"
+    support.train(config_file, *overrides, "Global.epochs=3", other, resume)
+    folders = run_folder, tmp_path / "other" / support.NET
+    assert support.same_files(folders[0] / "latest", folders[1] / "latest") == []
+    lines = (folders[0] / "metrics.jsonl").read_text().splitlines()
+    rates = [row["lr"] for row in map(json.loads, lines) if "lr" in row]
+    assert sorted(set(rates), reverse=True) == pytest.approx([0.1, 0.01])

@@ -39,6 +39,8 @@ def test_the_run_is_as_long_as_its_data_set_says(config_file, pictures):
     length = measure(config)
     assert length == Length(config.Global.epochs, -(-24 // batch))
     assert total_batch(config) == batch
+    accumulated = support.load(config_file, "Global.update_freq=2")
+    assert measure(accumulated).steps_per_epoch == -(-length.steps_per_epoch // 2)
     assert measure(config, 9) == Length(config.Global.epochs, 9)
 
 

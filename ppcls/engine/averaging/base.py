@@ -131,7 +131,8 @@ class Averaging(Handler):
         ):
             most = trainer.batches_in(trainer.state.epoch)
             chosen = islice(batches, min(most, self._refresh_batches or most))
-            refresh(trainer.net, (to_tensors(batch)[0] for batch in chosen))
+            with trainer.precision.evaluation():
+                refresh(trainer.net, (to_tensors(batch)[0] for batch in chosen))
             trainer.world.share_buffers(trainer.net)
             self._weights.read_into(self._average)
 

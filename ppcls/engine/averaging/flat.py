@@ -25,7 +25,7 @@ class FlatWeights:
     """
 
     def __init__(self, net: paddle.nn.Layer):
-        state = net.state_dict()
+        state = net.state_dict(use_hook=False)  # AMP's level O2 has a hook that hands out copies
         self.tensors = {name: t for name, t in state.items() if "float" in str(t.dtype)}
         self._held: paddle.Tensor | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -99,7 +100,7 @@ class ReduceOnPlateau(Schedule):
             self._best, self._bad, self._paused = state["best"], state["bad"], state["paused"]
 
     def _is_better(self, metric: float) -> bool:
-        if self._best is None:
+        if self._best is None or math.isnan(self._best):
             return True
         margin = self._threshold * (abs(self._best) if self._relative else 1)
         return self._sign * metric > self._sign * self._best + margin
