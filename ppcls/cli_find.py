@@ -60,7 +60,7 @@ def _batch_find(options: argparse.Namespace) -> int:
 
     trials = find_batch(config, limits.limit, limits.most, show)
     sys.stdout.write(f"\n{advice(trials, limits, config)}\n")
-    return 0
+    return int(not any(trial.fits for trial in trials))
 
 
 # The command line --------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def commands(config: Path, weights: Path, overrides: Sequence[str] = ()) -> dict
     return {
         "predict": f"{line('infer', *uses)} PHOTO",
         "export": line("export", *uses),
-        "train on": line("train"),
+        "train again": line("train"),
     }
 
 

@@ -40,6 +40,12 @@ def test_batch_find_does_not_judge_what_it_has_not_tried(cli, config_file):
     assert "The configuration's 8 was not tried; the same total of 8 a step:" in done.out
 
 
+def test_batch_find_fails_where_nothing_fits(cli, config_file):
+    done = cli("batch-find", "-c", config_file, "--memory", "1M", "--most", "2")
+    assert done.code == 1
+    assert "Not even one picture a batch fits" in done.out
+
+
 @pytest.mark.parametrize("text", ["4X", "0", "-1G", "G"])
 def test_a_size_that_is_none(cli, config_file, text):
     done = cli("batch-find", "-c", config_file, f"--memory={text}")
