@@ -89,7 +89,7 @@ def test_anything_else_is_refused(text):
     start = time.monotonic()
     with pytest.raises(ValueError, match="expected"):
         evaluate(text)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import tracemalloc
 import warnings
 import zlib
@@ -231,12 +230,10 @@ def huge_png(side: int) -> bytes:
 def test_huge_pictures_are_refused_by_their_header(read, side, received):
     data = huge_png(side)
     tracemalloc.start()
-    start = time.perf_counter()
     with pytest.raises(
         DecodeError, match=f"^expected at most 89478485 pixels, received {received}$"
     ):
         read(data)
-    assert time.perf_counter() - start < 0.5
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 
